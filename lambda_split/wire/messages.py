@@ -1,0 +1,135 @@
+"""Control messages: JSON text frames, rare and small.
+
+``hello`` (device) and ``welcome`` (server) open a session, ``error`` rejects something, ``bye``
+ends it. Unknown fields are ignored so that either side may be newer; every field has bounds.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from lambda_split.errors import MessageMalformed, WireError, error_from_wire
+
+__all__ = [
+    "MAX_MESSAGE_BYTES",
+    "Bye",
+    "ControlMessage",
+    "ErrorMessage",
+    "Hello",
+    "Welcome",
+    "parse_message",
+    "serialize_message",
+]
+
+MAX_MESSAGE_BYTES = 16 * 1024
+
+U32 = Annotated[int, Meta(ge=0, le=0xFFFF_FFFF)]
+ShortText = Annotated[str, Meta(max_length=256)]
+LongText = Annotated[str, Meta(max_length=2048)]
+Digest = Annotated[str, Meta(pattern="^[0-9a-f]{8,64}$")]
+
+
+class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello", tag_field="type"):
+    """The device's first message.
+
+    Attributes:
+        protocol: The protocol version that the device speaks.
+        fingerprint: Identity of the checkpoint that the bundle was cut from.
+        witnesses: Digests of some trunk tensors; the server compares those it holds.
+        head_layers: *h* of the split.
+        tail_layers: *t* of the split.
+        hidden_size: Width of the hidden states.
+        codecs: Codecs the device can do, in its order of preference.
+        max_positions: Positions that the session needs.
+        agent: Name and version of the device's software, for the server's log.
+    """
+
+    protocol: U32
+    fingerprint: Digest
+    head_layers: U32
+    tail_layers: U32
+    hidden_size: U32
+    codecs: Annotated[tuple[ShortText, ...], Meta(max_length=16)]
+    max_positions: U32
+    witnesses: Annotated[dict[ShortText, Digest], Meta(max_length=32)] = {}
+    agent: ShortText = ""
+
+
+class Welcome(msgspec.Struct, frozen=True, kw_only=True, tag="welcome", tag_field="type"):
+    """The server's answer to a hello that it accepts.
+
+    Attributes:
+        session: A random id, for logs on both sides; it grants nothing.
+        codec: The codec chosen, for both directions.
+        max_positions: Positions that this session may use.
+        max_chunk_tokens: The most positions one frame may carry.
+        max_in_flight: The most forwards that may wait for their replies.
+        agent: Name and version of the server's software.
+    """
+
+    session: ShortText
+    codec: ShortText
+    max_positions: U32
+    max_chunk_tokens: Annotated[int, Meta(ge=1, le=1 << 20)]
+    max_in_flight: Annotated[int, Meta(ge=1, le=1024)] = 1
+    agent: ShortText = ""
+
+
+class ErrorMessage(msgspec.Struct, frozen=True, kw_only=True, tag="error", tag_field="type"):
+    """A typed error.
+
+    Attributes:
+        code: The error's name in the protocol.
+        message: A sentence for people.
+        fields: The error's facts.
+        sequence: The forward that it answers; None where it ends the connection.
+    """
+
+    code: ShortText
+    message: LongText
+    fields: Annotated[dict[ShortText, U32 | LongText], Meta(max_length=16)] = {}
+    sequence: U32 | None = None
+
+    @classmethod
+    def from_error(cls, error: WireError, sequence: int | None = None) -> ErrorMessage:
+        """The message that carries ``error``."""
+        return cls(
+            code=error.code, message=str(error), fields=error.wire_fields(), sequence=sequence
+        )
+
+    def to_error(self) -> WireError:
+        """The typed error that this message carries."""
+        return error_from_wire(self.code, dict(self.fields), self.message)
+
+
+class Bye(msgspec.Struct, frozen=True, kw_only=True, tag="bye", tag_field="type"):
+    """The sender is done; the connection closes without anything being wrong."""
+
+    reason: ShortText = ""
+
+
+ControlMessage = Hello | Welcome | ErrorMessage | Bye
+
+_DECODER: msgspec.json.Decoder[ControlMessage] = msgspec.json.Decoder(ControlMessage)
+
+
+def serialize_message(message: ControlMessage) -> str:
+    """The text frame of a control message."""
+    return msgspec.json.encode(message).decode()
+
+
+def parse_message(text: str | bytes) -> ControlMessage:
+    """Read one text frame.
+
+    Raises:
+        MessageMalformed: too long, not JSON, an unknown type, or a field missing or out of bounds.
+    """
+    if len(text) > MAX_MESSAGE_BYTES:
+        raise MessageMalformed(f"{len(text)} bytes, the limit is {MAX_MESSAGE_BYTES}")
+    try:
+        return _DECODER.decode(text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise MessageMalformed(str(error)[:200]) from error
