@@ -267,6 +267,7 @@ def _check_inside(name: str) -> None:
     pure = pathlib.PurePosixPath(name)
     if (
         not name
+        or name == "."
         or pure.is_absolute()
         or ".." in pure.parts
         or "\\" in name

@@ -6,7 +6,8 @@
     ├── UsageError                 the caller asked for something that makes no sense
     │   ├── MissingExtra           an optional dependency is not installed
     │   ├── PromptEmpty            nothing to continue
-    │   └── PromptTooLong          the prompt leaves no room in the model's positions
+    │   ├── PromptTooLong          the prompt leaves no room in the model's positions
+    │   └── ChatTemplateError      the chat template refused the messages, or failed on them
     ├── BundleError                the folder that a device runs
     │   ├── BundleNotFound         no manifest there
     │   ├── ManifestInvalid        the manifest is not what the schema says
@@ -14,7 +15,10 @@
     │   ├── PathOutsideBundle      a listed path leaves the folder
     │   ├── BundleFileMissing      a listed file is not there
     │   ├── BundleFileAltered      size or sha256 differ from the manifest
-    │   └── GraphInvalid           a graph lacks an input or output that the manifest names
+    │   ├── GraphInvalid           a graph lacks an input or output that the manifest names
+    │   ├── TokenizerInvalid       tokenizer.json is malformed or has tokens the model lacks
+    │   ├── ChatTemplateInvalid    the chat template is not a template
+    │   └── LogitsInvalid          the tail computed logits that cannot be sampled
     ├── CheckpointError            the model that is exported or served
     │   ├── CheckpointNotFound     neither a folder nor a reachable Hub id
     │   ├── CheckpointInvalid      config, index or shard is malformed
@@ -45,6 +49,7 @@
     │   │   ├── ServerDraining     ├── SessionEvicted      └── InternalError
     │   └── RemoteError            a code that this version does not know
     └── LinkError                  the way to the server
+        ├── AddressUnavailable     the server cannot listen there
         ├── ServerUnreachable      no connection within the allowed time
         └── ConnectionLost         it broke; raised only after replaying was given up
 
@@ -60,11 +65,14 @@ from typing import ClassVar
 
 __all__ = [
     "AdapterError",
+    "AddressUnavailable",
     "BundleError",
     "BundleFileAltered",
     "BundleFileMissing",
     "BundleNotFound",
     "CapacityRefused",
+    "ChatTemplateError",
+    "ChatTemplateInvalid",
     "CheckpointError",
     "CheckpointInvalid",
     "CheckpointNotFound",
@@ -86,6 +94,7 @@ __all__ = [
     "InternalError",
     "LambdaSplitError",
     "LinkError",
+    "LogitsInvalid",
     "ManifestInvalid",
     "MessageMalformed",
     "MissingExtra",
@@ -112,6 +121,7 @@ __all__ = [
     "SplitRefused",
     "TensorMismatch",
     "TensorMissing",
+    "TokenizerInvalid",
     "Unauthorized",
     "UnexpectedMessage",
     "UnsafeWeights",
@@ -178,6 +188,14 @@ class PromptTooLong(UsageError):
             f"the prompt has {self.tokens} tokens but the session holds "
             f"{self.max_positions} positions: {self.reason}"
         )
+
+
+@dataclass(eq=False)
+class ChatTemplateError(UsageError):
+    """The model's chat template refused the messages, or failed on them."""
+
+    def __str__(self) -> str:
+        return f"the model's chat template does not take these messages: {self.reason}"
 
 
 # --- the bundle ---------------------------------------------------------------------------------
@@ -269,6 +287,40 @@ class GraphInvalid(BundleError):
 
     def __str__(self) -> str:
         return f"the graph {self.path} cannot be used: {self.reason}"
+
+
+@dataclass(eq=False)
+class TokenizerInvalid(BundleError):
+    """The tokenizer cannot be loaded, or has tokens that the model does not know."""
+
+    path: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"the tokenizer {self.path} cannot be used: {self.reason}"
+
+
+@dataclass(eq=False)
+class ChatTemplateInvalid(BundleError):
+    """The chat template is not a template that can be compiled."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return f"the bundle's chat template cannot be used: {self.reason}"
+
+
+@dataclass(eq=False)
+class LogitsInvalid(BundleError):
+    """The tail's logits have no finite maximum, so there is no next token."""
+
+    found: str
+
+    def __str__(self) -> str:
+        return (
+            f"the tail's largest logit is {self.found}: its weights are damaged or overflow; "
+            "export the bundle again, with another --weights format"
+        )
 
 
 # --- the checkpoint -----------------------------------------------------------------------------
@@ -742,7 +794,7 @@ class CodecOverflow(RequestError):
     codec: str
 
     def __str__(self) -> str:
-        return f"a hidden state is too large for {self.codec}: choose fp32 or fp16"
+        return f"a hidden state is too large for {self.codec}: choose fp32"
 
 
 class ServerError(WireError):
@@ -796,6 +848,17 @@ class RemoteError(WireError):
 
 class LinkError(LambdaSplitError):
     """The way to the server."""
+
+
+@dataclass(eq=False)
+class AddressUnavailable(LinkError):
+    """The server cannot listen at an address."""
+
+    address: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"cannot listen on {self.address}: {self.reason}"
 
 
 @dataclass(eq=False)

@@ -17,10 +17,12 @@ import numpy.typing as npt
 from lambda_split.errors import CodecOverflow, FrameLengthMismatch, NonFinite
 from lambda_split.wire.frames import Codec, payload_bytes
 
-__all__ = ["FP16_MAX", "Encoded", "decode", "encode"]
+__all__ = ["FP16_MAX", "FP16_OVERFLOW", "Encoded", "decode", "encode"]
 
 FP16_MAX = 65504.0
 _FP16_EXPONENT = 15  # rows are scaled to below 2**15, so that rounding cannot reach infinity
+# From here on a float32 rounds up to 2**15 * 2**113 = 2**128 in scaled fp16, which is no float32.
+FP16_OVERFLOW = float(np.ldexp(1.0 - 2.0**-12, 128))
 
 Hidden = npt.NDArray[np.float32]
 
@@ -45,7 +47,8 @@ def encode(hidden: Hidden, codec: Codec) -> Encoded:
 
     Raises:
         NonFinite: a value is NaN or infinite.
-        CodecOverflow: a finite value that rounds to infinity (bf16 near the end of its range).
+        CodecOverflow: a finite value that would be read back as infinity (bf16 and fp16 within a
+            rounding step of float32's largest value).
     """
     if not np.isfinite(hidden).all():
         raise NonFinite("outgoing")
@@ -60,6 +63,8 @@ def _encode_fp16(hidden: Hidden) -> Encoded:
     largest = np.abs(hidden).max(axis=1, initial=0.0)  # (tokens,)
     if not (largest > FP16_MAX).any():
         return Encoded(hidden.astype("<f2").tobytes())
+    if (largest >= FP16_OVERFLOW).any():
+        raise CodecOverflow("fp16")
     _, exponents = np.frexp(largest)  # largest = m * 2**e with m in [0.5, 1)
     exponents = np.where(largest > FP16_MAX, exponents - _FP16_EXPONENT, 0).astype(np.int8)
     values = np.ldexp(hidden, -exponents[:, None].astype(np.int32)).astype("<f2")
@@ -107,7 +112,7 @@ def decode(
         hidden = np.frombuffer(values, "<f2").astype(np.float32)
     hidden = hidden.reshape(tokens, width)  # (tokens * width,) -> (tokens, width)
     if exponents is not None:
-        with np.errstate(over="ignore"):  # an exponent that overflows is caught just below
+        with np.errstate(over="ignore", invalid="ignore"):  # overflow and NaN are caught just below
             hidden = np.ldexp(hidden, exponents[:, None].astype(np.int32))
     if not np.isfinite(hidden).all():
         raise NonFinite("incoming")

@@ -91,6 +91,11 @@ class Codec(enum.IntEnum):
         return next((codec for codec in cls if codec.label == label), None)
 
 
+# Sets of plain integers: before Python 3.12 "integer in EnumClass" raises TypeError.
+_KINDS = frozenset(int(kind) for kind in FrameKind)
+_CODECS = frozenset(int(codec) for codec in Codec)
+
+
 @dataclass(frozen=True, slots=True)
 class Frame:
     """One binary frame.
@@ -170,16 +175,16 @@ def parse_frame(message: bytes | memoryview, *, width: int, max_tokens: int) -> 
     )
     if version != PROTOCOL_VERSION:
         raise FrameVersion(version, PROTOCOL_VERSION)
-    if kind not in FrameKind:
+    if kind not in _KINDS:
         raise FrameUnknownKind(kind)
     if flags & ~_FLAG_SCALED:
         raise FrameUnknownFlags(flags)
-    if codec not in Codec:
+    if codec not in _CODECS:
         raise FrameUnknownCodec(codec)
     scaled = bool(flags & _FLAG_SCALED)
     if tokens > max_tokens:
         limit = payload_bytes(Codec(codec), max_tokens, width, scaled=scaled)
-        raise FrameOversized(length, limit)
+        raise FrameOversized(payload_bytes(Codec(codec), tokens, width, scaled=scaled), limit)
     expected = payload_bytes(Codec(codec), tokens, width, scaled=scaled)
     if length != expected:
         raise FrameLengthMismatch(length, expected)

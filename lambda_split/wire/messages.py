@@ -20,6 +20,7 @@ __all__ = [
     "ErrorMessage",
     "Hello",
     "Welcome",
+    "message_type",
     "parse_message",
     "serialize_message",
 ]
@@ -29,7 +30,10 @@ MAX_MESSAGE_BYTES = 16 * 1024
 U32 = Annotated[int, Meta(ge=0, le=0xFFFF_FFFF)]
 ShortText = Annotated[str, Meta(max_length=256)]
 LongText = Annotated[str, Meta(max_length=2048)]
-Digest = Annotated[str, Meta(pattern="^[0-9a-f]{8,64}$")]
+Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{8,64}\Z")]  # "$" would let a line feed follow
+CodecLabel = Annotated[str, Meta(max_length=32)]
+# Lengths in errors may exceed 32 bits; every JSON reader keeps integers up to 2**53 - 1.
+Fact = Annotated[int, Meta(ge=0, le=(1 << 53) - 1)]
 
 
 class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello", tag_field="type"):
@@ -52,7 +56,7 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello", tag_field="t
     head_layers: U32
     tail_layers: U32
     hidden_size: U32
-    codecs: Annotated[tuple[ShortText, ...], Meta(max_length=16)]
+    codecs: Annotated[tuple[CodecLabel, ...], Meta(max_length=16)]
     max_positions: U32
     witnesses: Annotated[dict[ShortText, Digest], Meta(max_length=32)] = {}
     agent: ShortText = ""
@@ -90,7 +94,7 @@ class ErrorMessage(msgspec.Struct, frozen=True, kw_only=True, tag="error", tag_f
 
     code: ShortText
     message: LongText
-    fields: Annotated[dict[ShortText, U32 | LongText], Meta(max_length=16)] = {}
+    fields: Annotated[dict[ShortText, Fact | LongText], Meta(max_length=16)] = {}
     sequence: U32 | None = None
 
     @classmethod
@@ -116,6 +120,11 @@ ControlMessage = Hello | Welcome | ErrorMessage | Bye
 _DECODER: msgspec.json.Decoder[ControlMessage] = msgspec.json.Decoder(ControlMessage)
 
 
+def message_type(message: ControlMessage) -> str:
+    """The message's ``type`` field."""
+    return str(message.__struct_config__.tag)
+
+
 def serialize_message(message: ControlMessage) -> str:
     """The text frame of a control message."""
     return msgspec.json.encode(message).decode()
@@ -127,9 +136,10 @@ def parse_message(text: str | bytes) -> ControlMessage:
     Raises:
         MessageMalformed: too long, not JSON, an unknown type, or a field missing or out of bounds.
     """
-    if len(text) > MAX_MESSAGE_BYTES:
-        raise MessageMalformed(f"{len(text)} bytes, the limit is {MAX_MESSAGE_BYTES}")
     try:
-        return _DECODER.decode(text)
+        data = text.encode() if isinstance(text, str) else text
+        if len(data) > MAX_MESSAGE_BYTES:
+            raise MessageMalformed(f"{len(data)} bytes, the limit is {MAX_MESSAGE_BYTES}")
+        return _DECODER.decode(data)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise MessageMalformed(str(error)[:200]) from error

@@ -39,6 +39,7 @@ from lambda_split.wire.messages import (
     ErrorMessage,
     Hello,
     Welcome,
+    message_type,
     parse_message,
     serialize_message,
 )
@@ -60,7 +61,7 @@ class ServerSession:
 
     Attributes:
         state: Where it is.
-        length: Positions that the trunk holds once every accepted forward has run.
+        length: Positions that the trunk holds after the forwards answered so far.
     """
 
     def __init__(self) -> None:
@@ -70,7 +71,7 @@ class ServerSession:
         self._welcome: Welcome | None = None
         self._codec: Codec | None = None
         self._width = 0
-        self._lengths_before: dict[int, int] = {}
+        self._ends: dict[int, int] = {}  # of the forwards in flight, by sequence number
 
     def receive_text(self, text: str) -> Hello | Bye:
         """A text frame came in.
@@ -85,7 +86,7 @@ class ServerSession:
             return message
         if isinstance(message, Hello) and self.state is State.AWAIT_HELLO:
             return message
-        raise UnexpectedMessage(type(message).__name__.lower(), self.state.value)
+        raise UnexpectedMessage(message_type(message), self.state.value)
 
     def accept(self, welcome: Welcome, codec: Codec, width: int) -> str:
         """Open the session; returns the text frame to send."""
@@ -99,7 +100,9 @@ class ServerSession:
         """A binary frame came in; the caller decodes its payload and runs it.
 
         Returns:
-            The forward: it fits the limits, continues the sequence and starts within ``length``.
+            The forward: it fits the limits and continues the sequence. Whether the trunk holds all
+            positions before ``start`` is settled when its turn comes, since earlier forwards may
+            fail; here only a start that none of their outcomes allows is rejected.
 
         Raises:
             ProtocolError: the connection cannot go on.
@@ -118,17 +121,17 @@ class ServerSession:
             raise SequenceBroken(frame.sequence, self._next_sequence)
         # From here on the frame is well formed: a fault is the request's, not the connection's.
         self._next_sequence = (self._next_sequence + 1) & MAX_U32
-        self._lengths_before[frame.sequence] = self.length
         if frame.tokens == 0:
             raise ChunkTooLong(frame.tokens, limit)
         if frame.reply > frame.tokens:
             raise ChunkTooLong(frame.reply, frame.tokens)
-        if frame.start > self.length:
-            raise PositionGap(frame.start, self.length)
+        reachable = max(self.length, *self._ends.values(), 0)
+        if frame.start > reachable:
+            raise PositionGap(frame.start, reachable)
         end = frame.start + frame.tokens
         if end > self._welcome.max_positions:
             raise PositionBeyondEnd(end, self._welcome.max_positions)
-        self.length = end
+        self._ends[frame.sequence] = end
         return frame
 
     @property
@@ -137,13 +140,13 @@ class ServerSession:
         return (self._next_sequence - 1) & MAX_U32
 
     def reject(self, sequence: int, error: RequestError) -> str:
-        """Answer the forward that was received last with an error; ``length`` is as before it."""
-        self.length = self._lengths_before.pop(sequence)
+        """Answer a forward with an error: the session is as if it had not been sent."""
+        self._ends.pop(sequence, None)
         return serialize_message(ErrorMessage.from_error(error, sequence))
 
     def reply(self, forward: Frame, encoded: Encoded, micros: int) -> bytes:
         """Answer a forward with the hidden states of its last ``reply`` positions."""
-        self._lengths_before.pop(forward.sequence)
+        self.length = self._ends.pop(forward.sequence)
         return Frame(
             kind=FrameKind.HIDDEN,
             codec=forward.codec,
@@ -231,7 +234,7 @@ class DeviceSession:
             self._codec = codec
             self.state = State.OPEN
             return message
-        raise UnexpectedMessage(type(message).__name__.lower(), self.state.value)
+        raise UnexpectedMessage(message_type(message), self.state.value)
 
     def _receive_error(self, message: ErrorMessage) -> Rejected:
         error = message.to_error()

@@ -1,0 +1,277 @@
+"""One connection: handshake, forwards in, replies out, and how it ends.
+
+A connection is one session. Its reader hands each forward to the scheduler at once and its writer
+sends the replies in the order of the forwards, so that several are under way at a time. The reader
+stops while ``max_in_flight`` forwards wait, which in turn stops the device.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from dataclasses import dataclass, field
+from typing import Any
+
+from websockets.asyncio.server import ServerConnection
+from websockets.exceptions import ConnectionClosed
+
+from cloud.engine import SessionCache
+from cloud.scheduler import Reply, Scheduler
+from lambda_split import __version__
+from lambda_split.errors import (
+    HandshakeTimeout,
+    InternalError,
+    ProtocolError,
+    Refused,
+    RequestError,
+    ServerDraining,
+    UnexpectedMessage,
+    WireError,
+)
+from lambda_split.wire.frames import HEADER_BYTES, Codec, Frame, payload_bytes
+from lambda_split.wire.handshake import ServerOffer, accept_hello
+from lambda_split.wire.messages import (
+    MAX_MESSAGE_BYTES,
+    ErrorMessage,
+    Hello,
+    Welcome,
+    serialize_message,
+)
+from lambda_split.wire.session import ServerSession
+
+__all__ = ["Connection", "Limits", "Service"]
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What one connection may ask of the server.
+
+    Attributes:
+        max_chunk_tokens: The most positions of one frame; with the hidden size it bounds what is
+            allocated for a message.
+        max_in_flight: The most forwards of a session that wait for their replies.
+        handshake_s: Seconds until the upgrade, and then the hello, must have arrived.
+        drain_s: Seconds that sessions have for what is under way when the server stops.
+        goodbye_s: Seconds to deliver a last message and to close.
+    """
+
+    max_chunk_tokens: int = 512
+    max_in_flight: int = 8
+    handshake_s: int = 10
+    drain_s: float = 3.0
+    goodbye_s: float = 2.0
+
+    def max_message_bytes(self, width: int) -> int:
+        """The longest legal message: a full chunk in the widest codec, or a long hello."""
+        payload = payload_bytes(Codec.FP32, self.max_chunk_tokens, width, scaled=True)
+        return max(HEADER_BYTES + payload, MAX_MESSAGE_BYTES)
+
+
+@dataclass(frozen=True)
+class Service:
+    """What all connections of a server share."""
+
+    offer: ServerOffer
+    scheduler: Scheduler
+    limits: Limits
+    draining: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rejected:
+    sequence: int
+    error: RequestError
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    forward: Frame
+    reply: asyncio.Future[Reply]
+
+
+class Connection:
+    """One device's connection after the upgrade.
+
+    Args:
+        socket: Open.
+        service: What is served.
+    """
+
+    def __init__(self, socket: ServerConnection, service: Service) -> None:
+        self._socket = socket
+        self._service = service
+        self._protocol = ServerSession()
+        self._id = secrets.token_hex(8)
+        self._slots = asyncio.Semaphore(service.limits.max_in_flight)
+        self._answers: asyncio.Queue[_Rejected | _Running | None] = asyncio.Queue()
+
+    async def run(self) -> None:
+        """Serve the session until either side ends it; raises nothing."""
+        try:
+            await self._session()
+        except ConnectionClosed:
+            _logger.info("session %s: the device is gone", self._id)
+        except WireError as error:
+            # The sentence may quote the device: as a literal it stays on its line.
+            _logger.info("session %s: %s: %r", self._id, error.code, str(error))
+            await self._end(error)
+        except Exception:
+            incident = secrets.token_hex(8)
+            _logger.exception("session %s: incident %s", self._id, incident)
+            await self._end(InternalError(incident))
+
+    async def _session(self) -> None:
+        hello = await self._receive_hello()
+        if hello is None:
+            return
+        offer = self._service.offer
+        accepted = accept_hello(hello, offer)
+        scheduler = self._service.scheduler
+        cache = await scheduler.open(accepted.layers, accepted.max_positions)
+        try:
+            welcome = Welcome(
+                session=self._id,
+                codec=accepted.codec.label,
+                max_positions=accepted.max_positions,
+                max_chunk_tokens=self._service.limits.max_chunk_tokens,
+                max_in_flight=self._service.limits.max_in_flight,
+                agent=f"lambda-split/{__version__}",
+            )
+            _logger.info(
+                "session %s: open, layers %d to %d, %d positions, %s, agent %r",
+                self._id,
+                accepted.layers.start,
+                accepted.layers.stop - 1,
+                accepted.max_positions,
+                accepted.codec.label,
+                hello.agent,
+            )
+            await self._socket.send(
+                self._protocol.accept(welcome, accepted.codec, hello.hidden_size)
+            )
+            await self._exchange(cache)
+        finally:
+            scheduler.close(cache)
+            _logger.info("session %s: closed", self._id)
+
+    async def _receive_hello(self) -> Hello | None:
+        """The device's hello, or None where it said bye instead."""
+        seconds = self._service.limits.handshake_s
+        received = asyncio.ensure_future(self._socket.recv())
+        draining = asyncio.ensure_future(self._service.draining.wait())
+        try:
+            await asyncio.wait(
+                {received, draining}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED
+            )
+            if self._service.draining.is_set():
+                raise ServerDraining
+            if not received.done():
+                raise HandshakeTimeout(seconds)
+            message = received.result()
+        finally:
+            await _cancel(received, draining)
+        if isinstance(message, bytes):
+            raise UnexpectedMessage("a binary frame", self._protocol.state.value)
+        first = self._protocol.receive_text(message)
+        return first if isinstance(first, Hello) else None
+
+    async def _exchange(self, cache: SessionCache) -> None:
+        """Forwards and replies, until something ends it."""
+        reader = asyncio.ensure_future(self._read(cache))
+        writer = asyncio.ensure_future(self._write())
+        # The reader does not see a device go away while it waits for a free slot.
+        gone = asyncio.ensure_future(self._socket.wait_closed())
+        draining = asyncio.ensure_future(self._service.draining.wait())
+        try:
+            await asyncio.wait(
+                {reader, writer, gone, draining}, return_when=asyncio.FIRST_COMPLETED
+            )
+            for task in (reader, writer):
+                if task.done():
+                    return task.result()
+            if draining.done():
+                await self._finish_answers(reader, writer, gone)
+        finally:
+            await _cancel(reader, writer, gone, draining)
+            while not self._answers.empty():
+                answer = self._answers.get_nowait()
+                if isinstance(answer, _Running):
+                    answer.reply.cancel()
+
+    async def _finish_answers(
+        self, reader: asyncio.Future[None], writer: asyncio.Future[None], gone: asyncio.Future[None]
+    ) -> None:
+        """Send what is under way, then raise :class:`ServerDraining`."""
+        await _cancel(reader)
+        self._answers.put_nowait(None)
+        await asyncio.wait(
+            {writer, gone},
+            timeout=self._service.limits.drain_s,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        raise ServerDraining
+
+    async def _read(self, cache: SessionCache) -> None:
+        """Hand forwards to the scheduler; returns when the device says bye."""
+        while True:
+            await self._slots.acquire()
+            message = await self._socket.recv()
+            if isinstance(message, str):
+                self._protocol.receive_text(message)  # nothing but a bye passes here
+                return
+            try:
+                forward = self._protocol.receive_binary(message)
+            except RequestError as error:
+                self._answers.put_nowait(_Rejected(self._protocol.rejected_sequence, error))
+            else:
+                reply = self._service.scheduler.submit(cache, forward)
+                self._answers.put_nowait(_Running(forward, reply))
+
+    async def _write(self) -> None:
+        """Answer forwards in their order; returns after the last one where None ends the queue."""
+        while (answer := await self._answers.get()) is not None:
+            await self._socket.send(await self._answer(answer))
+            self._slots.release()
+
+    async def _answer(self, answer: _Rejected | _Running) -> str | bytes:
+        if isinstance(answer, _Rejected):
+            return self._reject(answer.sequence, answer.error)
+        try:
+            reply = await answer.reply
+        except RequestError as error:
+            return self._reject(answer.forward.sequence, error)
+        return self._protocol.reply(answer.forward, reply.encoded, reply.micros)
+
+    def _reject(self, sequence: int, error: RequestError) -> str:
+        _logger.info("session %s: forward %d: %s", self._id, sequence, error.code)
+        return self._protocol.reject(sequence, error)
+
+    async def _end(self, error: WireError) -> None:
+        """Tell the device why, and close; cut it off where it does not listen."""
+        message = serialize_message(ErrorMessage.from_error(error))
+        try:
+            async with asyncio.timeout(self._service.limits.goodbye_s):
+                await self._socket.send(message)
+                await self._socket.close(close_code(error), error.code)
+        except ConnectionClosed:
+            pass
+        except TimeoutError:
+            self._socket.transport.abort()
+
+
+def close_code(error: WireError) -> int:
+    """The WebSocket close code (RFC 6455, section 7.4.1) that goes with an error."""
+    if isinstance(error, ProtocolError):
+        return 1002
+    if isinstance(error, Refused):
+        return 1008
+    return 1001 if isinstance(error, ServerDraining) else 1011
+
+
+async def _cancel(*tasks: asyncio.Future[Any]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,141 @@
+"""From a checkpoint to what a server serves: an engine and an offer."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, fields
+
+import torch
+from tqdm import tqdm
+
+from cloud.engine import SequentialEngine
+from lambda_split.errors import UsageError
+from lambda_split.partition import Checkpoint, load_trunk
+from lambda_split.split import Split
+from lambda_split.wire.handshake import ServerOffer
+
+__all__ = ["TrunkSettings", "choose_device", "choose_dtype", "load_service"]
+
+_logger = logging.getLogger(__name__)
+_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrunkSettings:
+    """How a trunk is served.
+
+    Attributes:
+        split: The layers left to devices; the trunk between them is loaded.
+        device: Where it runs.
+        dtype: Of its weights and hidden states.
+        max_sessions: The most sessions at a time.
+        max_positions: The most positions of one; the model's own limit where None.
+    """
+
+    split: Split
+    device: torch.device
+    dtype: torch.dtype
+    max_sessions: int
+    max_positions: int | None = None
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name; ``auto`` takes CUDA where there is one.
+
+    Raises:
+        UsageError: no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"--device {name}: use auto, cpu, cuda or cuda:N") from error
+    if device.type not in {"cpu", "cuda"}:
+        raise UsageError(f"--device {name}: use auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"--device {name}: torch sees {torch.cuda.device_count()} CUDA device(s)")
+    return device
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The dtype of that name; ``auto`` is float32 on CPUs and a 16-bit one on GPUs."""
+    if name != "auto":
+        return _DTYPES[name]
+    if device.type == "cpu":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+
+@dataclass(frozen=True)
+class _ReportingCheckpoint(Checkpoint):
+    """A checkpoint that says when it has read a tensor."""
+
+    on_tensor: Callable[[], object]
+
+    @classmethod
+    def wrap(cls, checkpoint: Checkpoint, on_tensor: Callable[[], object]) -> _ReportingCheckpoint:
+        facts = {item.name: getattr(checkpoint, item.name) for item in fields(checkpoint)}
+        return cls(**facts, on_tensor=on_tensor)
+
+    def read(
+        self, names: Iterable[str], *, part: str = "caller"
+    ) -> Iterator[tuple[str, torch.Tensor]]:
+        """See :meth:`Checkpoint.read`."""
+        for named_tensor in super().read(names, part=part):
+            self.on_tensor()
+            yield named_tensor
+
+
+def load_service(
+    checkpoint: Checkpoint, settings: TrunkSettings
+) -> tuple[SequentialEngine, ServerOffer]:
+    """Read the trunk's tensors and describe them for the handshake.
+
+    Raises:
+        UsageError: more positions asked for than the model has.
+        SplitImpossible: the split does not fit the model.
+        CheckpointError: the tensors cannot be read.
+    """
+    settings.split.check(checkpoint.layer_count)
+    layers = settings.split.trunk(checkpoint.layer_count)
+    max_positions = settings.max_positions or checkpoint.max_positions
+    if max_positions > checkpoint.max_positions:
+        raise UsageError(
+            f"--max-positions {max_positions}: the model has {checkpoint.max_positions} positions"
+        )
+    names = checkpoint.layer_tensors(layers)
+    with tqdm(total=len(names), desc="reading the trunk", unit=" tensors", disable=None) as bar:
+        trunk = load_trunk(
+            _ReportingCheckpoint.wrap(checkpoint, bar.update),
+            layers,
+            dtype=settings.dtype,
+            device=settings.device,
+        )
+    engine = SequentialEngine(
+        trunk,
+        width=checkpoint.hidden_size,
+        dtype=settings.dtype,
+        device=settings.device,
+        max_sessions=settings.max_sessions,
+    )
+    offer = ServerOffer(
+        fingerprint=checkpoint.fingerprint,
+        hidden_size=checkpoint.hidden_size,
+        layer_count=checkpoint.layer_count,
+        layers=layers,
+        max_positions=max_positions,
+        witnesses=checkpoint.witness_digests(names),
+    )
+    _logger.info(
+        "%s: layers %d to %d of %d, %s on %s, fingerprint %s",
+        checkpoint.id,
+        layers.start,
+        layers.stop - 1,
+        checkpoint.layer_count,
+        str(settings.dtype).removeprefix("torch."),
+        settings.device,
+        checkpoint.fingerprint,
+    )
+    return engine, offer

@@ -1,0 +1,224 @@
+"""The asyncio front of an engine: sessions submit chunks, one thread runs what waits.
+
+Only that thread touches torch; the event loop sees payload bytes. A step takes the oldest waiting
+forward of every session, sessions in the order in which theirs arrived, so that nobody waits for
+more than one chunk of each other session.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from cloud import codecs
+from cloud.engine import Engine, Outcome, SessionCache, Work
+from lambda_split.errors import ServerDraining
+from lambda_split.wire.codecs import Encoded
+from lambda_split.wire.frames import Frame
+
+__all__ = ["Reply", "Scheduler"]
+
+_logger = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a forward gives: its last positions, laid out for the wire, and microseconds."""
+
+    encoded: Encoded
+    micros: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    session: SessionCache
+    forward: Frame
+    future: Future[Reply] = field(default_factory=Future)
+
+
+class Scheduler:
+    """Runs an engine in a thread of its own.
+
+    Args:
+        engine: Touched by that thread only, from now on.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._changed = threading.Condition()
+        # Guarded by the condition. Sessions with waiting forwards, the longest waiting first.
+        self._waiting: collections.OrderedDict[SessionCache, collections.deque[_Job]] = (
+            collections.OrderedDict()
+        )
+        self._calls: collections.deque[Callable[[], None]] = collections.deque()
+        self._stopping = False
+        # A daemon: a step that takes minutes must not keep a stopped server alive.
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+
+    def start(self) -> None:
+        """Begin to run what waits."""
+        self._thread.start()
+
+    async def open(self, layers: range, max_positions: int) -> SessionCache:
+        """Open a session; arguments and errors as :meth:`Engine.open`."""
+        opened = asyncio.wrap_future(self._call(lambda: self._engine.open(layers, max_positions)))
+        try:
+            return await asyncio.shield(opened)
+        except asyncio.CancelledError:
+            opened.add_done_callback(self._close_abandoned)
+            raise
+
+    def _close_abandoned(self, opened: asyncio.Future[SessionCache]) -> None:
+        if not opened.cancelled() and opened.exception() is None:
+            self.close(opened.result())
+
+    def submit(self, session: SessionCache, forward: Frame) -> asyncio.Future[Reply]:
+        """Queue a forward behind the session's earlier ones.
+
+        Returns:
+            Its reply. The session is as before if that is an exception: a
+            :class:`~lambda_split.errors.RequestError` where the forward cannot be done,
+            :class:`~lambda_split.errors.ServerDraining` where the scheduler stopped first, any
+            other where something broke.
+        """
+        job = _Job(session, forward)
+        with self._changed:
+            if self._stopping:
+                job.future.set_exception(ServerDraining())
+            else:
+                self._waiting.setdefault(session, collections.deque()).append(job)
+                self._changed.notify()
+        return asyncio.wrap_future(job.future)
+
+    def close(self, session: SessionCache) -> None:
+        """Drop what the session still has waiting, then free its memory; returns at once."""
+        with self._changed:
+            dropped = self._waiting.pop(session, ())
+        for job in dropped:
+            job.future.cancel()
+        self._call(lambda: self._engine.close(session))
+
+    async def stop(self, timeout_s: float) -> bool:
+        """Stop after the running step; what waits gets ServerDraining.
+
+        Args:
+            timeout_s: How long to wait for that step.
+
+        Returns:
+            Whether it ended in time.
+        """
+        with self._changed:
+            self._stopping = True
+            dropped = [job for jobs in self._waiting.values() for job in jobs]
+            self._waiting.clear()
+            self._changed.notify()
+        for job in dropped:
+            if job.future.set_running_or_notify_cancel():
+                job.future.set_exception(ServerDraining())
+        await asyncio.to_thread(self._thread.join, timeout_s)
+        return not self._thread.is_alive()
+
+    def _call(self, function: Callable[[], _T]) -> Future[_T]:
+        """Run something on the engine's thread, between two steps."""
+        future: Future[_T] = Future()
+
+        def run() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                future.set_result(function())
+            except Exception as error:  # noqa: BLE001 - handed to the caller
+                future.set_exception(error)
+
+        with self._changed:
+            if self._stopping:
+                future.set_exception(ServerDraining())
+            else:
+                self._calls.append(run)
+                self._changed.notify()
+        return future
+
+    # --- on the engine's thread -------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not (self._waiting or self._calls or self._stopping):
+                    self._changed.wait()
+                calls, self._calls = self._calls, collections.deque()
+                jobs = self._next_step()
+                stopping = self._stopping
+            for call in calls:
+                call()
+            self._step(jobs)
+            if stopping:
+                return
+
+    def _next_step(self) -> list[_Job]:
+        """The oldest job of each session; sessions with more go to the end of the line."""
+        jobs = []
+        for session in list(self._waiting):
+            queue = self._waiting.pop(session)
+            jobs.append(queue.popleft())
+            if queue:
+                self._waiting[session] = queue
+        return jobs
+
+    def _step(self, jobs: Sequence[_Job]) -> None:
+        batch: list[tuple[_Job, Work]] = []
+        for job in jobs:
+            if not job.future.set_running_or_notify_cancel():
+                continue
+            try:
+                batch.append((job, self._decode(job)))
+            except Exception as error:  # noqa: BLE001 - handed to the one who sent this forward
+                job.future.set_exception(error)
+        outcomes = self._outcomes([work for _, work in batch])
+        for job, _ in batch:
+            self._deliver(job, next(outcomes))
+
+    def _outcomes(self, batch: Sequence[Work]) -> Iterator[Outcome]:
+        """The engine's outcomes; whatever happens to it, one for each work."""
+        left = len(batch)
+        try:
+            for outcome in self._engine.step(batch):
+                left -= 1
+                yield outcome
+            fault: Exception = RuntimeError("the engine left works of a step unanswered")
+        except Exception as error:
+            _logger.exception("the engine failed in a step")
+            fault = error
+        for _ in range(left):
+            yield fault
+
+    def _decode(self, job: _Job) -> Work:
+        forward = job.forward
+        hidden = codecs.decode(
+            forward.payload,
+            forward.codec,
+            forward.tokens,
+            self._engine.width,
+            scaled=forward.scaled,
+            dtype=self._engine.dtype,
+            device=self._engine.device,
+        )
+        return Work(job.session, forward.start, hidden, forward.reply)
+
+    def _deliver(self, job: _Job, outcome: Outcome) -> None:
+        if isinstance(outcome, Exception):
+            job.future.set_exception(outcome)
+            return
+        try:
+            encoded = codecs.encode(outcome.hidden, job.forward.codec)
+        except Exception as error:  # noqa: BLE001 - handed to the one who sent this forward
+            self._engine.revert(job.session)
+            job.future.set_exception(error)
+        else:
+            job.future.set_result(Reply(encoded, outcome.micros))

@@ -1,0 +1,127 @@
+"""The WebSocket server: who may connect, and how it starts and stops."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import hmac
+import http
+import logging
+import socket
+from collections.abc import AsyncIterator, Callable
+
+from websockets.asyncio.server import Server, ServerConnection
+from websockets.asyncio.server import serve as serve_websockets
+from websockets.datastructures import MultipleValuesError
+from websockets.http11 import Request, Response
+
+from cloud.connection import Connection, Limits, Service
+from cloud.engine import Engine
+from cloud.listener import url_of
+from cloud.scheduler import Scheduler
+from lambda_split import __version__
+from lambda_split.wire.handshake import ServerOffer
+
+__all__ = ["serve"]
+
+_logger = logging.getLogger(__name__)
+_PING_S = 20  # a device that vanished without a word is noticed after one or two of these
+_SCHEME = "Bearer "
+
+
+@contextlib.asynccontextmanager
+async def serve(
+    engine: Engine,
+    offer: ServerOffer,
+    listener: socket.socket,
+    *,
+    limits: Limits | None = None,
+    token: str | None = None,
+) -> AsyncIterator[str]:
+    """Serve an engine inside an ``async with`` block.
+
+    Leaving the block stops accepting, answers what is under way, tells all sessions
+    :class:`~lambda_split.errors.ServerDraining` and ends within a few seconds.
+
+    Args:
+        engine: Run by a thread of its own.
+        offer: What the handshake compares with.
+        listener: A bound socket; closed at the end.
+        limits: What one connection may ask; the defaults where None.
+        token: The bearer token that the upgrade request must have; None lets everyone in.
+
+    Yields:
+        The URL to connect to.
+    """
+    limits = limits or Limits()
+    scheduler = Scheduler(engine)
+    service = Service(offer, scheduler, limits)
+
+    async def handle(connection: ServerConnection) -> None:
+        await Connection(connection, service).run()
+
+    # The library's log of details has frames and headers in it: hidden states and tokens.
+    library_logger = logging.getLogger(f"{__name__}.websockets")
+    library_logger.setLevel(logging.WARNING)
+    server = await serve_websockets(
+        handle,
+        sock=listener,
+        # Browsers send an Origin, devices don't: a web page must not reach a local server.
+        origins=[None],
+        process_request=_gate(token),
+        compression=None,  # hidden states don't deflate, and it costs memory per connection
+        max_size=limits.max_message_bytes(offer.hidden_size),
+        max_queue=2,  # beyond what a device may have in flight, read little ahead
+        open_timeout=limits.handshake_s,
+        close_timeout=limits.goodbye_s,
+        ping_interval=_PING_S,
+        ping_timeout=_PING_S,
+        server_header=f"lambda-split/{__version__}",
+        logger=library_logger,
+    )
+    scheduler.start()
+    try:
+        yield url_of(listener)
+    finally:
+        await _stop(server, service)
+
+
+async def _stop(server: Server, service: Service) -> None:
+    _logger.info("stopping: %d sessions open", len(server.connections))
+    limits = service.limits
+    server.close(close_connections=False)
+    service.draining.set()
+    patience = limits.drain_s + 2 * limits.goodbye_s
+    try:
+        async with asyncio.timeout(patience):
+            await server.wait_closed()
+    except TimeoutError:
+        _logger.warning("stopping: not all connections closed in time")
+    if not await service.scheduler.stop(limits.goodbye_s):
+        _logger.warning("stopping: a step is still running; it is abandoned")
+
+
+def _gate(token: str | None) -> Callable[[ServerConnection, Request], Response | None]:
+    """Check the bearer token before the upgrade."""
+    expected = None if token is None else hashlib.sha256(token.encode()).digest()
+
+    def check(connection: ServerConnection, request: Request) -> Response | None:
+        if expected is None:
+            return None
+        try:
+            header = request.headers.get("Authorization", "")
+        except MultipleValuesError:
+            header = ""
+        scheme, given = header[: len(_SCHEME)], header[len(_SCHEME) :]
+        # Digests have one length, and comparing them takes the same time wherever they differ.
+        digest = hashlib.sha256(given.strip().encode("utf-8", "surrogateescape")).digest()
+        right = hmac.compare_digest(digest, expected)
+        if right and scheme.lower() == _SCHEME.lower():
+            return None
+        _logger.info("refused a connection without a valid token")
+        response = connection.respond(http.HTTPStatus.UNAUTHORIZED, "a valid token is needed\n")
+        response.headers["WWW-Authenticate"] = "Bearer"
+        return response
+
+    return check

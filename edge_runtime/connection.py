@@ -1,0 +1,221 @@
+"""One connection to the trunk service: handshake, forwards, replies. No retries in here."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import dataclass
+from http import HTTPStatus
+
+import websockets.exceptions
+import websockets.sync.client
+
+import lambda_split
+from edge_runtime.stats import Meter
+from lambda_split.bundle import Manifest
+from lambda_split.errors import (
+    ConnectionLost,
+    ServerDraining,
+    ServerUnreachable,
+    Unauthorized,
+    UnexpectedMessage,
+    UsageError,
+    WireError,
+)
+from lambda_split.wire.codecs import Encoded
+from lambda_split.wire.frames import HEADER_BYTES, PROTOCOL_VERSION, Codec, Frame, payload_bytes
+from lambda_split.wire.messages import MAX_MESSAGE_BYTES, Bye, Hello, Welcome
+from lambda_split.wire.session import DeviceSession, Rejected
+
+__all__ = ["Connection", "Endpoint", "make_hello"]
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where the trunk is and how to reach it.
+
+    Attributes:
+        url: ``ws://`` or ``wss://`` address.
+        token: Bearer token for the upgrade request; never logged.
+        connect_timeout_s: For TCP, TLS, upgrade and welcome, each.
+        reply_timeout_s: A reply that takes longer counts as a lost connection.
+    """
+
+    url: str
+    token: str | None = None
+    connect_timeout_s: float = 10.0
+    reply_timeout_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        if not self.url.startswith(("ws://", "wss://")):
+            raise UsageError(f"the server's address {self.url!r} must begin with ws:// or wss://")
+
+    def __repr__(self) -> str:
+        secret = "" if self.token is None else ", token=…"
+        return f"Endpoint(url={self.url!r}{secret})"
+
+
+def make_hello(manifest: Manifest, codecs: tuple[Codec, ...], max_positions: int) -> Hello:
+    """The hello that a bundle's manifest implies."""
+    return Hello(
+        protocol=PROTOCOL_VERSION,
+        fingerprint=manifest.model.fingerprint,
+        witnesses=manifest.model.witnesses,
+        head_layers=manifest.split.head_layers,
+        tail_layers=manifest.split.tail_layers,
+        hidden_size=manifest.geometry.hidden_size,
+        codecs=tuple(codec.label for codec in codecs),
+        max_positions=max_positions,
+        agent=f"lambda-split-python/{lambda_split.__version__}",
+    )
+
+
+class Connection:
+    """An open session on one WebSocket connection.
+
+    Not thread-safe: one thread sends and receives.
+    """
+
+    def __init__(
+        self, endpoint: Endpoint, hello: Hello, *, max_chunk_tokens: int, meter: Meter
+    ) -> None:
+        """Connect and shake hands.
+
+        Args:
+            endpoint: Where the trunk is.
+            hello: What the device needs.
+            max_chunk_tokens: The most positions this device will send in one frame.
+            meter: Counts the bytes.
+
+        Raises:
+            ServerUnreachable: no connection.
+            Unauthorized: the token is missing or wrong.
+            Refused: the handshake failed.
+            ConnectionLost: it broke during the handshake.
+        """
+        self._endpoint = endpoint
+        self._meter = meter
+        self._session = DeviceSession(hello)
+        self._socket = _connect(endpoint, _largest_reply(hello, max_chunk_tokens))
+        try:
+            welcome = self._shake_hands()
+        except BaseException:
+            self._socket.close()
+            raise
+        self.codec = self._session.codec
+        self.max_chunk_tokens = min(max_chunk_tokens, welcome.max_chunk_tokens)
+        self.max_in_flight = welcome.max_in_flight
+        self.session_id = welcome.session
+
+    def _shake_hands(self) -> Welcome:
+        self._send(self._session.hello())
+        message = self._receive(self._endpoint.connect_timeout_s)
+        if not isinstance(message, str):
+            raise UnexpectedMessage("a binary frame", self._session.state.value)
+        welcome = self._session.receive_text(message)
+        if not isinstance(welcome, Welcome):
+            raise ServerDraining  # a bye instead of a welcome
+        return welcome
+
+    @property
+    def in_flight(self) -> int:
+        """Forwards that wait for their reply."""
+        return self._session.in_flight
+
+    def send(self, start: int, tokens: int, encoded: Encoded, *, reply: int) -> None:
+        """Send a chunk.
+
+        Raises:
+            ConnectionLost: the connection broke.
+        """
+        self._send(self._session.forward(start, tokens, encoded, reply=reply))
+
+    def receive(self) -> Frame:
+        """Wait for the reply to the oldest forward in flight.
+
+        Raises:
+            RequestError: the server rejected that forward; the session goes on.
+            ServerError: the server ended the session.
+            ProtocolError: one side broke the protocol.
+            ConnectionLost: the connection broke, or the reply took too long.
+        """
+        begin = time.perf_counter()
+        message = self._receive(self._endpoint.reply_timeout_s)
+        if isinstance(message, bytes):
+            frame = self._session.receive_binary(message)
+            self._meter.waited(time.perf_counter() - begin, frame.micros)
+            return frame
+        event = self._session.receive_text(message)
+        if isinstance(event, Rejected):
+            raise event.error
+        raise ServerDraining
+
+    def close(self) -> None:
+        """Say bye and close; never raises."""
+        # If it is gone already, that is what was wanted.
+        with contextlib.suppress(OSError, websockets.exceptions.WebSocketException, WireError):
+            self._socket.send(self._session.close())
+        self._socket.close()
+
+    def _send(self, message: str | bytes) -> None:
+        try:
+            self._socket.send(message)
+        except (OSError, websockets.exceptions.WebSocketException) as error:
+            self._raise_parting_error(error)
+        self._meter.bytes_up += len(message)
+
+    def _receive(self, timeout_s: float) -> str | bytes:
+        try:
+            message = self._socket.recv(timeout=timeout_s)
+        except TimeoutError as error:
+            self._socket.close()
+            raise ConnectionLost(f"no answer within {timeout_s:g} s") from error
+        except (OSError, websockets.exceptions.WebSocketException) as error:
+            raise ConnectionLost(str(error) or type(error).__name__) from error
+        self._meter.bytes_down += len(message)
+        return message
+
+    def _raise_parting_error(self, cause: Exception) -> None:
+        """Sending failed because the server closed: its last message says why."""
+        try:
+            while True:
+                message = self._socket.recv(timeout=0)
+                if isinstance(message, str) and isinstance(
+                    self._session.receive_text(message), Bye
+                ):
+                    raise ServerDraining
+        except (OSError, websockets.exceptions.WebSocketException):
+            raise ConnectionLost(str(cause) or type(cause).__name__) from cause
+
+
+def _largest_reply(hello: Hello, max_chunk_tokens: int) -> int:
+    frame = HEADER_BYTES + payload_bytes(
+        Codec.FP32, max_chunk_tokens, hello.hidden_size, scaled=True
+    )
+    return max(frame, MAX_MESSAGE_BYTES)
+
+
+def _connect(endpoint: Endpoint, max_size: int) -> websockets.sync.client.ClientConnection:
+    headers = {"Authorization": f"Bearer {endpoint.token}"} if endpoint.token is not None else {}
+    try:
+        return websockets.sync.client.connect(
+            endpoint.url,
+            additional_headers=headers,
+            compression=None,  # hidden states do not deflate
+            open_timeout=endpoint.connect_timeout_s,
+            max_size=max_size,
+            user_agent_header=None,
+            proxy=None,
+        )
+    except websockets.exceptions.InvalidStatus as error:
+        if error.response.status_code == HTTPStatus.UNAUTHORIZED:
+            raise Unauthorized from error
+        reason = f"the server answered HTTP {error.response.status_code}"
+        raise ServerUnreachable(endpoint.url, reason) from error
+    except websockets.exceptions.InvalidURI as error:
+        raise UsageError(f"{endpoint.url!r} is not a WebSocket address") from error
+    except TimeoutError as error:
+        reason = f"no connection within {endpoint.connect_timeout_s:g} s"
+        raise ServerUnreachable(endpoint.url, reason) from error
+    except (OSError, websockets.exceptions.WebSocketException) as error:
+        raise ServerUnreachable(endpoint.url, str(error) or type(error).__name__) from error

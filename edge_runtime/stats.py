@@ -1,0 +1,131 @@
+"""What one generation cost: time in each part, bytes and round trips."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+__all__ = ["GenerationStats", "Meter"]
+
+
+@dataclass(frozen=True)
+class GenerationStats:
+    """The cost of one generation, in seconds and bytes.
+
+    Attributes:
+        prompt_tokens: Tokens of the prompt.
+        cached_tokens: Those of them that all three parts still held, so nothing was sent for them.
+        completion_tokens: Tokens that were sampled.
+        ttft_s: Time to the first sampled token.
+        total_s: Time to the last.
+        head_s: In the head.
+        link_s: Waiting for replies, less the trunk's own time: the network, queueing, (de)coding.
+        trunk_s: In the trunk, as the server reports it.
+        tail_s: In the tail.
+        bytes_up: Message bytes sent, replays included.
+        bytes_down: Message bytes received.
+        round_trips: Times the device waited for the trunk; pieces of a prompt that are in flight
+            together count once.
+        reconnects: Times the connection was lost and the session replayed.
+    """
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    ttft_s: float = 0.0
+    total_s: float = 0.0
+    head_s: float = 0.0
+    link_s: float = 0.0
+    trunk_s: float = 0.0
+    tail_s: float = 0.0
+    bytes_up: int = 0
+    bytes_down: int = 0
+    round_trips: int = 0
+    reconnects: int = 0
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Decode speed after the first token; 0 where there was only one."""
+        after_first = self.total_s - self.ttft_s
+        return (self.completion_tokens - 1) / after_first if self.completion_tokens > 1 else 0.0
+
+    def summary(self) -> str:
+        """A few lines for people."""
+        decoded = max(self.completion_tokens, 1)
+        parts = ", ".join(
+            f"{name} {seconds * 1000 / decoded:.1f}"
+            for name, seconds in (
+                ("head", self.head_s),
+                ("link", self.link_s),
+                ("trunk", self.trunk_s),
+                ("tail", self.tail_s),
+            )
+        )
+        cached = f" ({self.cached_tokens} still cached)" if self.cached_tokens else ""
+        replayed = f", {self.reconnects} reconnects" if self.reconnects else ""
+        return (
+            f"{self.prompt_tokens} prompt tokens{cached}, {self.completion_tokens} new tokens, "
+            f"{self.tokens_per_s:.1f} tokens/s, first token after {self.ttft_s * 1000:.0f} ms\n"
+            f"ms per new token: {parts}\n"
+            f"wire: {self.bytes_up:,} bytes up, {self.bytes_down:,} bytes down, "
+            f"{self.round_trips} round trips{replayed}"
+        )
+
+
+class Meter:
+    """Adds costs up while a session runs; differences of two readings are one generation's."""
+
+    def __init__(self) -> None:
+        self.head_s = 0.0
+        self.link_s = 0.0
+        self.trunk_s = 0.0
+        self.tail_s = 0.0
+        self.bytes_up = 0
+        self.bytes_down = 0
+        self.round_trips = 0
+        self.reconnects = 0
+
+    @contextlib.contextmanager
+    def head(self) -> Iterator[None]:
+        """Time a call of the head."""
+        begin = time.perf_counter()
+        yield
+        self.head_s += time.perf_counter() - begin
+
+    @contextlib.contextmanager
+    def tail(self) -> Iterator[None]:
+        """Time a call of the tail."""
+        begin = time.perf_counter()
+        yield
+        self.tail_s += time.perf_counter() - begin
+
+    def waited(self, seconds: float, trunk_micros: int) -> None:
+        """A reply was waited for; the part of it that the trunk computed is not the link's."""
+        self.trunk_s += trunk_micros / 1e6
+        self.link_s += max(0.0, seconds - trunk_micros / 1e6)
+
+    def reading(self) -> GenerationStats:
+        """The totals so far."""
+        return GenerationStats(
+            head_s=self.head_s,
+            link_s=self.link_s,
+            trunk_s=self.trunk_s,
+            tail_s=self.tail_s,
+            bytes_up=self.bytes_up,
+            bytes_down=self.bytes_down,
+            round_trips=self.round_trips,
+            reconnects=self.reconnects,
+        )
+
+    def since(self, earlier: GenerationStats) -> GenerationStats:
+        """What was added after an earlier reading."""
+        now = self.reading()
+        return GenerationStats(
+            **{
+                field.name: getattr(now, field.name) - getattr(earlier, field.name)
+                for field in dataclasses.fields(GenerationStats)
+            }
+        )

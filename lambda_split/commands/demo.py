@@ -1,0 +1,127 @@
+"""The whole path on the shipped model, in one go, on this machine.
+
+Exports the demo model, serves its trunk in a process of its own, and chats with it: head and tail
+run here under onnxruntime without torch, only hidden states cross the socket between.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+
+from lambda_split.errors import LambdaSplitError, UsageError
+
+__all__ = ["add_arguments", "run", "serving"]
+
+_QUESTIONS = ("Tell me a story about a fox and a lantern.", "Where did it happen?")
+_STOP_S = 10.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument(
+        "--prompt", action="append", metavar="TEXT", help="a chat turn of your own (repeatable)"
+    )
+    parser.add_argument(
+        "--weights",
+        default="int4",
+        choices=("fp32", "fp16", "int8", "int4"),
+        help="format of head and tail on the device (default: int4)",
+    )
+    parser.add_argument("--max-new-tokens", type=int, default=200, metavar="N", help="default 200")
+    parser.add_argument("--keep", metavar="DIR", help="keep the bundle there")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    with contextlib.ExitStack() as stack:
+        if args.keep is None:
+            folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        else:
+            folder = pathlib.Path(args.keep)
+        _say("1/3 serving the trunk of the demo model in a process of its own")
+        server = stack.enter_context(_process("serve", "demo", "--port", "0"))
+        _say(f"2/3 exporting head and tail as ONNX, {args.weights} weights")
+        bundle = folder / "bundle" if args.keep is None else folder
+        export = _command("export", "demo", "--out", str(bundle), "--weights", args.weights)
+        if subprocess.run(export, stdout=sys.stderr.fileno(), check=False).returncode != 0:  # noqa: S603  # our own command line
+            raise UsageError("the export failed, see above")
+        _say("3/3 chatting: head and tail here, the trunk there")
+        _chat(bundle, _wait_for_address(server), args)
+    return 0
+
+
+def _chat(bundle: pathlib.Path, url: str, args: argparse.Namespace) -> None:
+    # The one place where shared code runs the device side: a demo shows all of it.
+    from edge_runtime import GenerationStats, Message, TextGenerator
+
+    messages: list[Message] = []
+    stats: list[GenerationStats] = []
+    with TextGenerator.open(bundle, url) as generator:
+        for question in args.prompt or _QUESTIONS:
+            sys.stdout.write(f"\n> {question}\n")
+            messages.append(Message("user", question))
+            stream = generator.stream(messages, max_new_tokens=args.max_new_tokens)
+            for piece in stream:
+                sys.stdout.write(piece)
+                sys.stdout.flush()
+            sys.stdout.write("\n")
+            messages.append(Message("assistant", stream.result.text))
+            stats.append(stream.result.stats)
+    for number, turn in enumerate(stats, 1):
+        sys.stdout.write(f"\nturn {number}: {turn.summary()}\n")
+    sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def serving(*arguments: str) -> Iterator[str]:
+    """Run ``lambda-split serve`` in a process of its own; gives its address, stops it at the end.
+
+    Args:
+        *arguments: As on the command line, the model first; add ``--port 0`` for a free port.
+
+    Raises:
+        LambdaSplitError: it did not start.
+    """
+    with _process("serve", *arguments) as server:
+        yield _wait_for_address(server)
+
+
+def _command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "lambda_split.cli", *arguments]
+
+
+@contextlib.contextmanager
+def _process(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(_command(*arguments), stdout=subprocess.PIPE, text=True)  # noqa: S603  # our own command line
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def _wait_for_address(server: subprocess.Popen[str]) -> str:
+    # Ends with the line or with the process: a server that cannot start says why and exits.
+    for line in server.stdout or ():
+        if match := re.fullmatch(r"listening on (wss?://\S+)\s*", line):
+            return match[1]
+    raise LambdaSplitError("the trunk service did not start, see above")
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()

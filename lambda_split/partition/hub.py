@@ -1,0 +1,110 @@
+"""A model on the Hugging Face Hub, fetched file by file and only as far as it is needed."""
+
+from __future__ import annotations
+
+import pathlib
+from dataclasses import dataclass
+
+from huggingface_hub import HfApi, constants, hf_hub_download, try_to_load_from_cache
+from huggingface_hub.errors import (  # type: ignore[attr-defined] # HTTPError is re-exported
+    EntryNotFoundError,
+    GatedRepoError,
+    HFValidationError,
+    HTTPError,  # the HTTP client's own base class; which client it is differs by version
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from lambda_split.errors import CheckpointInvalid, CheckpointNotFound
+
+__all__ = ["HubRepository"]
+
+
+class _Unreachable(CheckpointNotFound):
+    """The file is not in the cache, and the Hub was not asked or did not answer."""
+
+
+def _download(repository: str, name: str, revision: str | None) -> pathlib.Path | None:
+    try:
+        return pathlib.Path(hf_hub_download(repository, name, revision=revision))
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+        reason = (
+            f"there is no such folder, {name} is not in the cache, and the Hub was not asked or "
+            "did not answer (check the connection, HF_ENDPOINT and HF_HUB_OFFLINE)"
+        )
+        raise _Unreachable(repository, reason) from error
+    except EntryNotFoundError:
+        return None
+    except GatedRepoError as error:
+        reason = "it is gated: accept its terms on the Hub, then set HF_TOKEN"
+        raise CheckpointNotFound(repository, reason) from error
+    except RevisionNotFoundError as error:
+        raise CheckpointNotFound(repository, f"it has no revision {revision!r}") from error
+    except RepositoryNotFoundError as error:
+        reason = (
+            "no such folder here, and no such model on the Hub (or it is private: set HF_TOKEN)"
+        )
+        raise CheckpointNotFound(repository, reason) from error
+    except HFValidationError as error:
+        reason = "no such folder here, and it cannot be the id of a model on the Hub"
+        raise CheckpointNotFound(repository, reason) from error
+    except (HTTPError, OSError) as error:
+        raise CheckpointNotFound(repository, f"fetching {name} failed: {error}") from error
+
+
+@dataclass(frozen=True)
+class HubRepository:
+    """A repository pinned to one commit, so that all its files belong together.
+
+    ``HF_ENDPOINT``, ``HF_TOKEN``, ``HF_HOME`` and ``HF_HUB_OFFLINE`` mean what they mean to
+    huggingface_hub, which does the fetching and the caching.
+    """
+
+    id: str
+    revision: str
+
+    @staticmethod
+    def open(repository: str, revision: str | None, probe: str) -> HubRepository:
+        """Resolve a branch or tag to its commit by fetching one file.
+
+        Args:
+            repository: ``owner/name``.
+            revision: Branch, tag or commit; the main branch by default.
+            probe: A file that the repository must have.
+
+        Raises:
+            CheckpointNotFound: there is no such repository, revision or file, or no way to it.
+        """
+        path = _download(repository, probe, revision)
+        if path is None:
+            raise CheckpointNotFound(repository, f"the repository has no {probe}")
+        # The cache lays files out as snapshots/<commit>/<name>; this works offline, too.
+        return HubRepository(repository, path.parent.name)
+
+    def find(self, name: str) -> pathlib.Path | None:
+        """See :meth:`ModelFiles.find`. Offline, what the cache lacks counts as not there."""
+        cached = try_to_load_from_cache(self.id, name, revision=self.revision)
+        if cached is not None and not isinstance(cached, str):
+            return None  # a marker: the Hub said earlier that this commit has no such file
+        try:
+            return _download(self.id, name, self.revision)
+        except _Unreachable:
+            if constants.HF_HUB_OFFLINE:
+                return None
+            raise
+
+    def get(self, name: str) -> pathlib.Path:
+        """See :meth:`ModelFiles.get`."""
+        path = _download(self.id, name, self.revision)
+        if path is None:
+            raise CheckpointInvalid(name, f"the repository {self.id} has no such file")
+        return path
+
+    def has(self, name: str) -> bool:
+        """See :meth:`ModelFiles.has`."""
+        try:
+            return HfApi().file_exists(self.id, name, revision=self.revision)
+        except (HTTPError, OSError):
+            return False  # asked only to word an error: what cannot be seen is not claimed

@@ -1,0 +1,83 @@
+"""A trunk service in a process of its own, which tests may kill and start again."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+
+__all__ = ["TrunkServer", "free_port", "serving"]
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class TrunkServer:
+    """``lambda-split serve`` on a fixed loopback port."""
+
+    def __init__(self, *arguments: str, port: int | None = None) -> None:
+        self._port = free_port() if port is None else port
+        self._arguments = arguments
+        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed by close()
+        self._process: subprocess.Popen[str] | None = None
+        self.url = ""
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "lambda_split.cli", "serve", *self._arguments]
+        self._process = subprocess.Popen(
+            [*command, "--port", str(self._port), "--threads", "1"],
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            env={**os.environ, "OMP_WAIT_POLICY": "passive"},
+        )
+        line = self._process.stdout.readline()
+        match = re.fullmatch(r"listening on (ws://\S+)\n", line)
+        assert match, f"stdout: {line!r}, log: {self.log()}"
+        self.url = match[1]
+
+    def kill(self) -> None:
+        """SIGKILL: no goodbye."""
+        self._process.kill()
+        self._process.wait()
+        self._process.stdout.close()
+
+    def stop(self) -> int:
+        """SIGTERM; returns the exit code."""
+        self._process.send_signal(signal.SIGTERM)
+        code = self._process.wait(30)
+        self._process.stdout.close()
+        return code
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def log(self) -> str:
+        self._log.seek(0)
+        return self._log.read()
+
+    def close(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self.kill()
+        self._log.close()
+
+
+@contextlib.contextmanager
+def serving(*arguments: str) -> Iterator[TrunkServer]:
+    server = TrunkServer(*arguments)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
