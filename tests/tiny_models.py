@@ -14,10 +14,13 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     Gemma2Config,
+    Gemma3TextConfig,
+    GemmaConfig,
     GPT2Config,
     LlamaConfig,
     MistralConfig,
     Olmo2Config,
+    Olmo3Config,
     Phi3Config,
     PreTrainedConfig,
     PreTrainedModel,
@@ -88,6 +91,18 @@ VARIANTS: dict[str, Callable[[], PreTrainedConfig]] = {
         attn_logit_softcapping=5.0,
         final_logit_softcapping=8.0,
     ),
+    "gemma": lambda: GemmaConfig(**_COMMON, head_dim=24),
+    "gemma3": lambda: Gemma3TextConfig(
+        **_COMMON,
+        head_dim=24,
+        query_pre_attn_scalar=24,
+        sliding_window=WINDOW,
+        layer_types=list(_PER_LAYER),
+        rope_parameters={
+            "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+            "full_attention": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0},
+        },
+    ),
     "phi3": lambda: Phi3Config(
         **_COMMON, rope_parameters={"rope_type": "default", "partial_rotary_factor": 0.5}
     ),
@@ -95,6 +110,7 @@ VARIANTS: dict[str, Callable[[], PreTrainedConfig]] = {
         **_COMMON, original_max_position_embeddings=384, rope_parameters=dict(_LONGROPE)
     ),
     "olmo2": lambda: Olmo2Config(**_COMMON),
+    "olmo3": lambda: Olmo3Config(**_COMMON, sliding_window=WINDOW, layer_types=list(_PER_LAYER)),
     "smollm3": lambda: SmolLM3Config(**_COMMON, no_rope_layer_interval=3),
     "gpt2": lambda: GPT2Config(
         vocab_size=VOCABULARY,
@@ -125,8 +141,12 @@ def build_tiny(name: str, seed: int = 0) -> PreTrainedModel:
             elif parameter_name.endswith("bias"):
                 parameter.normal_(0, 0.1)
             else:
-                # Gemma's tied and scaled embedding would drown what the layers add.
-                parameter.add_(torch.randn_like(parameter) * 0.1 + (3.0 if name == "gemma2" else 0))
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+        if name.startswith("gemma"):
+            # Scaled by the square root of its width, the embedding would drown what layers add;
+            # the final norm makes up for it in the logits, as the LM head is tied.
+            model.get_input_embeddings().weight.div_(model.config.hidden_size**0.5)
+            model.base_model.norm.weight.add_(7.0)
         # Logits of special tokens are 0, far from the largest: generations don't stop early.
         model.get_output_embeddings().weight[:3] = 0
     return model.eval()

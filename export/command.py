@@ -1,0 +1,145 @@
+"""Cut a model's head and tail out of a checkpoint and write them as a bundle for devices.
+
+The head (embedding, first layers) and the tail (last layers, LM head) become ONNX graphs; with
+the tokenizer and a manifest they are the one folder that a device needs. Of a sharded checkpoint
+only the shards that hold these layers are read. Before the bundle appears, the written graphs are
+run and compared with PyTorch.
+
+Examples:
+  lambda-split export demo --out bundle
+  lambda-split export meta-llama/Llama-3.2-1B-Instruct --out bundle --weights int8
+  lambda-split export ./my-model --out bundle --head-layers 4 --tail-layers 4 --lora ./adapter
+
+Then serve the trunk of the same model (with the same adapters): 'lambda-split serve MODEL'.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import get_args
+
+from export import ExportSettings, QuietProgress, TqdmProgress, export_bundle
+from export.settings import AttentionChoice
+from lambda_split.bundle import Manifest, WeightFormat
+from lambda_split.split import Split
+
+__all__ = ["add_arguments", "run"]
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError("must not be negative")
+    return value
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Define the command's arguments; how the model is cut is explained where it is chosen."""
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help="a local folder with safetensors, a Hugging Face id, or 'demo' for the shipped model",
+    )
+    parser.add_argument(
+        "--out", metavar="DIR", type=Path, required=True, help="the bundle's folder, to be made"
+    )
+    parser.add_argument(
+        "--head-layers",
+        metavar="N",
+        type=_count,
+        default=1,
+        help="decoder layers that the device runs before the trunk; 0 leaves it the embedding "
+        "alone (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--tail-layers",
+        metavar="N",
+        type=_count,
+        default=1,
+        help="decoder layers that the device runs after the trunk; 0 leaves it the norm and the "
+        "LM head (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--weights",
+        choices=get_args(WeightFormat),
+        default="int4",
+        help="how weights are stored: int4 is smallest and fastest, int8 is nearly exact, fp16 and "
+        "fp32 compute in float32 (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--attention",
+        choices=get_args(AttentionChoice),
+        default="auto",
+        help="shared-kv appends to one cache in place (onnxruntime's own operator); concat-kv uses "
+        "standard ONNX operators, for other runtimes; auto takes shared-kv where it can "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--lora",
+        metavar="PATH",
+        action="append",
+        default=[],
+        help="a LoRA adapter to merge into the weights; may be given several times, and the trunk "
+        "must be served with the same ones",
+    )
+    parser.add_argument(
+        "--revision", metavar="REV", help="commit, branch or tag of a Hugging Face id"
+    )
+    parser.add_argument(
+        "--max-positions",
+        metavar="N",
+        type=_positive,
+        help="limit a session's positions, and so the device's cache (default: the model's own)",
+    )
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace an existing bundle, once the new one is whole",
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Export, and say on stdout what was written.
+
+    Raises:
+        LambdaSplitError: as :func:`export.export_bundle`.
+    """
+    settings = ExportSettings(
+        split=Split(args.head_layers, args.tail_layers),
+        weights=args.weights,
+        attention=args.attention,
+        lora=tuple(args.lora),
+        revision=args.revision,
+        max_positions=args.max_positions,
+        overwrite=args.overwrite,
+    )
+    progress = QuietProgress() if args.quiet else TqdmProgress()
+    manifest = export_bundle(args.model, args.out, settings, progress=progress)
+    sys.stdout.write(_summary(args.out, manifest))
+    return 0
+
+
+def _summary(out: Path, manifest: Manifest) -> str:
+    size = sum(entry.size for entry in manifest.files.values()) / 1e6
+    split, layers = manifest.split, manifest.geometry.layer_count
+    lines = [
+        f"{out}: {manifest.model.id}, {size:.1f} MB of {manifest.graphs['head'].weights}",
+        f"on the device: {split.head_layers} head and {split.tail_layers} tail layers of {layers}",
+        f"positions: up to {manifest.geometry.max_positions}",
+    ]
+    if (found := manifest.verification) is not None:
+        lines.append(
+            f"compared with PyTorch on {found.tokens} tokens: KL divergence "
+            f"{found.kl_divergence:.2g} nats, same most likely token at {found.top1_agreement:.1%}"
+        )
+    return "\n".join(lines) + "\n"

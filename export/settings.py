@@ -1,0 +1,55 @@
+"""What a caller of export decides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from lambda_split.bundle import WeightFormat
+from lambda_split.errors import UsageError
+from lambda_split.split import Split
+
+__all__ = ["AttentionChoice", "ExportSettings", "GraphAttention"]
+
+GraphAttention = Literal["shared-kv", "concat-kv"]
+AttentionChoice = Literal["auto", "shared-kv", "concat-kv"]
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """How a checkpoint becomes a bundle.
+
+    Attributes:
+        split: How many layers the head and the tail keep.
+        weights: How the weight matrices are stored; see ``export/weights.py``.
+        attention: ``shared-kv`` writes into one preallocated cache (onnxruntime's
+            GroupQueryAttention); ``concat-kv`` uses standard ONNX operators only; ``auto`` takes
+            the first where its kernel can express the model's attention.
+        lora: Folders of adapters that are merged into the weights, in order.
+        revision: Commit, branch or tag of a Hub model.
+        max_positions: Fewer positions than the model has, to bound a device's cache.
+        overwrite: Replace an existing output folder.
+    """
+
+    split: Split
+    weights: WeightFormat = "int4"
+    attention: AttentionChoice = "auto"
+    lora: tuple[str, ...] = ()
+    revision: str | None = None
+    max_positions: int | None = None
+    overwrite: bool = False
+
+    def positions(self, model_positions: int) -> int:
+        """The bundle's positions, given those of the model.
+
+        Raises:
+            UsageError: more were asked for than the model has, or fewer than one.
+        """
+        if self.max_positions is None:
+            return model_positions
+        if not 1 <= self.max_positions <= model_positions:
+            raise UsageError(
+                f"max positions must be between 1 and the model's {model_positions}, "
+                f"not {self.max_positions}"
+            )
+        return self.max_positions

@@ -1,0 +1,226 @@
+"""``lambda-split serve`` as a process: its line on stdout, its exit codes, its signals."""
+
+import argparse
+import contextlib
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from cloud.command import add_arguments, read_token, run
+from cloud.listener import bind, is_loopback, url_of
+from lambda_split.errors import (
+    AddressUnavailable,
+    CheckpointError,
+    ServerDraining,
+    SplitImpossible,
+    UsageError,
+)
+from lambda_split.partition import load_trunk
+from lambda_split.wire.frames import Codec
+from tests.cloud.serving import LAYERS, Device, Reference, hidden_states
+from tests.cloud.serving import run as run_async
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "lambda_split.cli", "serve", *map(str, arguments)]
+
+
+def environment():
+    return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+@contextlib.contextmanager
+def process(*arguments):
+    with subprocess.Popen(
+        command(*arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=environment(),
+    ) as server:
+        try:
+            yield server
+        finally:
+            server.kill()
+
+
+def parsed(*arguments):
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return parser.parse_args([str(argument) for argument in arguments])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["term", "int"])
+def test_it_says_where_it_listens_serves_and_ends_cleanly(model, tmp_path, number):
+    token = tmp_path / "token"
+    token.write_text("s3cret-token\n")
+    token.chmod(0o600)
+    bf16 = load_trunk(model.checkpoint, LAYERS, dtype=torch.bfloat16)
+
+    async def scenario(server, url):
+        async with Device.connected(url, model.hello(), token="s3cret-token") as device:
+            assert device.welcome.max_in_flight > 1
+            found = await device.forward(0, hidden_states(5))
+            server.send_signal(number)
+            return found, await device.fatal()
+
+    arguments = (model.folder, "--port", 0, "--dtype", "bfloat16", "--token-file", token)
+    with process(*arguments, "--log-level", "debug", "--threads", 1) as server:
+        line = server.stdout.readline()
+        match = re.fullmatch(r"listening on (ws://127\.0\.0\.1:\d+)\n", line)
+        assert match, server.stderr.read()
+        found, (error, code) = run_async(scenario(server, match[1]))
+        began = time.monotonic()
+        rest, log = server.communicate(timeout=20)
+    assert time.monotonic() - began < 10
+    assert server.returncode == 0
+    assert rest == ""  # one line on stdout, no more
+    assert (type(error), code) == (ServerDraining, 1001)
+    wanted = Reference(bf16, codec=Codec.FP32, dtype=torch.bfloat16)
+    np.testing.assert_array_equal(found, wanted.forward(0, hidden_states(5)))
+    assert "Traceback" not in log
+    assert "layers 1 to 4 of 6, bfloat16 on cpu" in log
+    assert "s3cret" not in log
+
+
+def one_line_of(*arguments):
+    """Exit code and stderr of a command that fails at once."""
+    done = subprocess.run(
+        command(*arguments),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=ROOT,
+        env=environment(),
+        check=False,
+    )
+    assert done.stdout == ""
+    return done.returncode, done.stderr
+
+
+def test_a_port_in_use_is_one_clear_line_before_the_model_is_read(model):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, text = one_line_of("no/such/model", "--port", port)
+    assert code == 1
+    assert text.count("\n") == 1
+    assert f"127.0.0.1:{port}" in text
+    assert "in use" in text
+
+
+def test_wrong_arguments_end_with_code_2(model):
+    assert one_line_of(model.folder, "--port", "70000")[0] == 2
+    assert one_line_of()[0] == 2
+    code, text = one_line_of(model.folder, "--host", "0.0.0.0", "--port", 0)  # noqa: S104 - refused
+    assert code == 2
+    assert "--token-file" in text
+    assert text.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["--host", "no.such.host.invalid"], AddressUnavailable),
+        (["--host", "192.0.2.1", "--insecure"], AddressUnavailable),
+        (["--token-file", "/no/such/file"], UsageError),
+        (["--device", "tpu"], UsageError),
+        (["--device", "meta"], UsageError),
+        (["--device", "cuda:99"], UsageError),
+        (["--max-positions", 1_000_000], UsageError),
+        (["--head-layers", 3, "--tail-layers", 3], SplitImpossible),
+        (["--lora", "/no/such/adapter"], CheckpointError),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_served_is_a_typed_error(model, arguments, error):
+    with pytest.raises(error):
+        run(parsed(model.folder, "--port", 0, *arguments))
+
+
+def test_a_model_that_is_not_there_is_a_typed_error(tmp_path):
+    with pytest.raises(CheckpointError):
+        run(parsed(tmp_path / "nothing", "--port", 0))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--port", "-1"],
+        ["--port", "x"],
+        ["--threads", "0"],
+        ["--max-sessions", "0"],
+        ["--max-positions", "0"],
+        ["--head-layers", "-1"],
+        ["--dtype", "int8"],
+        ["--log-level", "loud"],
+    ],
+    ids=" ".join,
+)
+def test_arguments_out_of_range_are_wrong_use(arguments):
+    with pytest.raises(SystemExit) as caught:
+        parsed("demo", *arguments)
+    assert caught.value.code == 2
+
+
+def test_the_help_teaches_and_needs_no_torch():
+    program = (
+        "import argparse, sys; sys.modules['torch'] = None; import cloud.command as c; "
+        "p = argparse.ArgumentParser(); c.add_arguments(p); print(p.format_help())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+        env=environment(),
+    )
+    for option in ("--head-layers", "--tail-layers", "--token-file", "--insecure", "--lora"):
+        assert option in done.stdout
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\n \n", b"two words", b"two\nlines", b"caf\xc3\xa9", b"\x00", b"x" * 5000],
+    ids=["empty", "blank", "words", "lines", "not-ascii", "nul", "long"],
+)
+def test_a_token_that_fits_no_header_is_refused(tmp_path, content):
+    path = tmp_path / "token"
+    path.write_bytes(content)
+    with pytest.raises(UsageError) as caught:
+        read_token(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o644, True)])
+def test_a_token_that_others_can_read_is_warned_about(tmp_path, caplog, mode, warned):
+    path = tmp_path / "token"
+    path.write_text("  s3cret  \n")
+    path.chmod(mode)
+    assert read_token(path) == "s3cret"
+    assert bool(caplog.records) == warned
+    assert "s3cret" not in caplog.text
+
+
+def test_addresses_of_both_families_become_urls():
+    with contextlib.closing(bind("127.0.0.1", 0)) as listener:
+        assert url_of(listener) == f"ws://127.0.0.1:{listener.getsockname()[1]}"
+        assert is_loopback(listener)
+    with contextlib.closing(bind("0.0.0.0", 0)) as listener:  # noqa: S104 - bound, never listening
+        assert not is_loopback(listener)
+    if socket.has_ipv6:
+        with contextlib.suppress(AddressUnavailable), contextlib.closing(bind("::1", 0)) as six:
+            assert url_of(six) == f"ws://[::1]:{six.getsockname()[1]}"
+            assert is_loopback(six)

@@ -1,0 +1,125 @@
+"""The sequential engine and its caches, without a server."""
+
+import pytest
+import torch
+
+from cloud.engine import Result, Work
+from cloud.kv import RevertibleKVCache
+from lambda_split.errors import CapacityRefused, NonFinite, PositionGap, SplitImpossible
+from tests.cloud.serving import LAYERS, POSITIONS, Reference, hidden_states, marked
+
+
+def tensor(tokens, seed=0):
+    return torch.from_numpy(hidden_states(tokens, seed))
+
+
+def one(engine, session, start, hidden, reply=None):
+    work = Work(session, start, hidden, len(hidden) if reply is None else reply)
+    (outcome,) = engine.step([work])
+    return outcome
+
+
+def test_a_step_gives_each_session_its_own_result(model):
+    engine = model.engine()
+    sessions = [engine.open(LAYERS, POSITIONS) for _ in range(3)]
+    for start, tokens in ((0, 7), (7, 1), (3, 2)):
+        batch = [
+            Work(session, start, tensor(tokens, 10 * index + start), 1)
+            for index, session in enumerate(sessions)
+        ]
+        outcomes = list(engine.step(batch))
+        assert [outcome.hidden.shape for outcome in outcomes] == [(1, 64)] * 3
+    for index, outcome in enumerate(outcomes):
+        reference = Reference(model.trunk)
+        for start, tokens in ((0, 7), (7, 1), (3, 2)):
+            wanted = reference.forward(start, hidden_states(tokens, 10 * index + start), reply=1)
+        assert torch.equal(outcome.hidden, torch.from_numpy(wanted))
+
+
+def test_a_fault_in_one_work_does_not_touch_the_others(model, fragile):
+    engine = model.engine(trunk=fragile)
+    first, broken, crashed, last = (engine.open(LAYERS, POSITIONS) for _ in range(4))
+    batch = [
+        Work(first, 0, tensor(3, 1), 3),
+        Work(broken, 0, torch.from_numpy(marked(3, 1e25)), 3),
+        Work(crashed, 0, torch.from_numpy(marked(3, 1e35)), 3),
+        Work(last, 0, tensor(3, 2), 3),
+    ]
+    outcomes = list(engine.step(batch))
+    assert isinstance(outcomes[1], NonFinite)
+    assert isinstance(outcomes[2], RuntimeError)
+    for seed, outcome in ((1, outcomes[0]), (2, outcomes[3])):
+        assert isinstance(outcome, Result)
+        wanted = Reference(model.trunk).forward(0, hidden_states(3, seed))
+        assert torch.equal(outcome.hidden, torch.from_numpy(wanted))
+
+
+def test_a_gap_is_rejected_by_what_the_cache_holds(model):
+    engine = model.engine()
+    session = engine.open(LAYERS, POSITIONS)
+    one(engine, session, 0, tensor(5))
+    error = one(engine, session, 6, tensor(1))
+    assert isinstance(error, PositionGap)
+    assert (error.start, error.length) == (6, 5)
+
+
+@pytest.mark.parametrize("start", [0, 4, 8, 9])
+@pytest.mark.parametrize("mark", [1e25, 1e35], ids=["non-finite", "raises"])
+def test_a_failed_work_leaves_the_cache_as_it_was(model, fragile, start, mark):
+    engine = model.engine(trunk=fragile)
+    session = engine.open(LAYERS, POSITIONS)
+    one(engine, session, 0, tensor(9))
+    assert isinstance(one(engine, session, start, torch.from_numpy(marked(6, mark))), Exception)
+    found = one(engine, session, 9, tensor(2, 1))
+    reference = Reference(model.trunk)
+    reference.forward(0, hidden_states(9))
+    assert torch.equal(found.hidden, torch.from_numpy(reference.forward(9, hidden_states(2, 1))))
+
+
+def test_a_work_that_was_done_can_be_taken_back(model):
+    engine = model.engine()
+    session = engine.open(LAYERS, POSITIONS)
+    one(engine, session, 0, tensor(9))
+    one(engine, session, 3, tensor(2, 5))
+    engine.revert(session)
+    found = one(engine, session, 9, tensor(2, 1))
+    reference = Reference(model.trunk)
+    reference.forward(0, hidden_states(9))
+    assert torch.equal(found.hidden, torch.from_numpy(reference.forward(9, hidden_states(2, 1))))
+
+
+def test_a_full_engine_refuses_until_a_session_is_closed(model):
+    engine = model.engine(max_sessions=1)
+    session = engine.open(LAYERS, POSITIONS)
+    with pytest.raises(CapacityRefused):
+        engine.open(LAYERS, POSITIONS)
+    engine.close(session)
+    engine.close(session)  # closing twice is harmless
+    assert engine.open(LAYERS, POSITIONS) is not session
+
+
+@pytest.mark.parametrize("layers", [range(5), range(1, 6), range(3, 3)], ids=str)
+def test_layers_that_are_not_loaded_are_refused(model, layers):
+    with pytest.raises(SplitImpossible):
+        model.engine().open(layers, POSITIONS)
+
+
+def test_reverting_restores_positions_that_a_growing_chunk_overwrote():
+    cache = RevertibleKVCache(2000, range(2))
+
+    def append(tokens, fill):
+        for layer in range(2):
+            chunk = torch.full((1, 2, tokens, 4), float(fill))
+            keys, values = cache.update(chunk, -chunk, layer)
+        return keys, values
+
+    cache.begin(0)
+    append(250, 1)
+    cache.begin(100)
+    append(300, 2)  # rewrites 150 positions, and the buffers are replaced by longer ones
+    cache.revert()
+    assert cache.length == 250
+    cache.begin(250)
+    keys, values = append(1, 3)
+    assert torch.equal(keys[0, 0, :, 0], torch.tensor([1.0] * 250 + [3.0]))
+    assert torch.equal(values, -keys)

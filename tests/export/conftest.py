@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from export import ExportSettings, QuietProgress, export_bundle
+from lambda_split.bundle import Bundle, load_bundle
+from lambda_split.split import Split
+from tests.tiny_models import save_tiny
+
+torch.set_num_threads(1)
+
+Export = Callable[..., Bundle]
+
+
+@pytest.fixture(scope="session")
+def checkpoint_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], pathlib.Path]:
+    """Saves each tiny variant once in a run."""
+    made: dict[str, pathlib.Path] = {}
+
+    def make(name: str) -> pathlib.Path:
+        if name not in made:
+            made[name] = tmp_path_factory.mktemp(name) / "tiny-model"
+            save_tiny(name, made[name])
+        return made[name]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def export(checkpoint_folder, tmp_path_factory: pytest.TempPathFactory) -> Export:
+    """Exports each combination once in a run, and loads it as a device does."""
+    made: dict[tuple[object, ...], Bundle] = {}
+
+    def make(name: str, *, weights="fp32", attention="auto", split=(1, 1)) -> Bundle:
+        key = (name, weights, attention, split)
+        if key not in made:
+            out = tmp_path_factory.mktemp("bundles") / "bundle"
+            settings = ExportSettings(Split(*split), weights=weights, attention=attention)
+            export_bundle(str(checkpoint_folder(name)), out, settings, progress=QuietProgress())
+            made[key] = load_bundle(out)
+        return made[key]
+
+    return make

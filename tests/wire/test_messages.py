@@ -1,0 +1,161 @@
+"""Control messages: literal texts, bounds, round trips."""
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lambda_split.errors import MessageMalformed, PositionGap
+from lambda_split.wire.messages import (
+    MAX_MESSAGE_BYTES,
+    Bye,
+    ErrorMessage,
+    Hello,
+    Welcome,
+    message_type,
+    parse_message,
+    serialize_message,
+)
+
+HELLO = Hello(
+    protocol=1,
+    fingerprint="00112233",
+    head_layers=1,
+    tail_layers=2,
+    hidden_size=64,
+    codecs=("fp16", "fp32"),
+    max_positions=128,
+    witnesses={"w": "aabbccdd"},
+    agent="a/1",
+)
+WELCOME = Welcome(
+    session="s", codec="fp16", max_positions=128, max_chunk_tokens=512, max_in_flight=8, agent="b/2"
+)
+LITERALS = {
+    "hello": (
+        HELLO,
+        (
+            '{"type":"hello","protocol":1,"fingerprint":"00112233","head_layers":1,"tail_layers":2,'
+            '"hidden_size":64,"codecs":["fp16","fp32"],"max_positions":128,'
+            '"witnesses":{"w":"aabbccdd"},"agent":"a/1"}'
+        ),
+    ),
+    "welcome": (
+        WELCOME,
+        (
+            '{"type":"welcome","session":"s","codec":"fp16","max_positions":128,'
+            '"max_chunk_tokens":512,"max_in_flight":8,"agent":"b/2"}'
+        ),
+    ),
+    "error": (
+        ErrorMessage.from_error(PositionGap(9, 7), 3),
+        (
+            '{"type":"error","code":"position-gap",'
+            '"message":"a chunk starts at position 9, the trunk holds 7",'
+            '"fields":{"start":9,"length":7},"sequence":3}'
+        ),
+    ),
+    "bye": (Bye(reason="done"), '{"type":"bye","reason":"done"}'),
+}
+
+
+@pytest.mark.parametrize("name", LITERALS)
+def test_a_message_is_this_text(name):
+    message, text = LITERALS[name]
+    assert serialize_message(message) == text
+    assert message_type(message) == name
+
+
+@pytest.mark.parametrize("name", LITERALS)
+def test_this_text_is_the_message(name):
+    message, text = LITERALS[name]
+    assert parse_message(text) == message
+    assert parse_message(text.encode()) == message
+
+
+def test_the_limit_counts_bytes_not_characters():
+    text = serialize_message(Bye(reason="\u20ac"))  # 3 bytes in UTF-8
+    padding = MAX_MESSAGE_BYTES - len(text.encode())
+    assert parse_message(text + " " * padding) == Bye(reason="\u20ac")
+    with pytest.raises(MessageMalformed):
+        parse_message(text + " " * (padding + 1))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"\xff\xfe", b'{"type":"bye","reason":"\xc3"}', '{"type":"bye","reason":"\ud800"}'],
+    ids=["not-utf-8", "cut-utf-8", "lone-surrogate"],
+)
+def test_text_that_is_not_unicode_is_malformed(data):
+    with pytest.raises(MessageMalformed):
+        parse_message(data)
+
+
+@pytest.mark.parametrize("opening", ["[", '{"a":'])
+def test_deep_nesting_is_malformed_not_a_crash(opening):
+    with pytest.raises(MessageMalformed):
+        parse_message('{"type":"bye","x":' + opening * (16000 // len(opening)))
+
+
+def test_a_hostile_text_is_not_repeated_at_length():
+    with pytest.raises(MessageMalformed) as caught:
+        parse_message('{"type":"' + "x" * 16000 + '"}')
+    assert len(str(caught.value)) < 300
+
+
+U32 = st.integers(0, 2**32 - 1)
+SHORT = st.text(st.characters(exclude_categories=["Cs"]), max_size=256)
+DIGEST = st.text("0123456789abcdef", min_size=8, max_size=64)
+MESSAGES = st.one_of(
+    st.builds(
+        Hello,
+        protocol=U32,
+        fingerprint=DIGEST,
+        head_layers=U32,
+        tail_layers=U32,
+        hidden_size=U32,
+        codecs=st.lists(st.text("fp1632", max_size=32), max_size=16).map(tuple),
+        max_positions=U32,
+        witnesses=st.dictionaries(st.text("ab.", max_size=30), DIGEST, max_size=8),
+        agent=SHORT,
+    ),
+    st.builds(
+        Welcome,
+        session=SHORT,
+        codec=SHORT,
+        max_positions=U32,
+        max_chunk_tokens=st.integers(1, 1 << 20),
+        max_in_flight=st.integers(1, 1024),
+        agent=SHORT,
+    ),
+    st.builds(
+        ErrorMessage,
+        code=SHORT,
+        message=SHORT,
+        fields=st.dictionaries(SHORT, st.integers(0, 2**53 - 1) | SHORT, max_size=4),
+        sequence=st.none() | U32,
+    ),
+    st.builds(Bye, reason=SHORT),
+)
+
+
+@given(MESSAGES)
+def test_parsing_undoes_serializing(message):
+    assert parse_message(serialize_message(message)) == message
+
+
+@given(
+    st.text(max_size=60)
+    | st.binary(max_size=60)
+    | st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+        lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["type", "x"]), inner),
+        max_leaves=10,
+    ).map(msgspec.json.encode)
+)
+def test_any_text_is_a_message_or_malformed(text):
+    try:
+        message = parse_message(text)
+    except MessageMalformed:
+        return
+    assert parse_message(serialize_message(message)) == message
