@@ -6,6 +6,7 @@ step one after the other.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -69,7 +70,7 @@ Outcome = Result | Exception
 
 
 class Engine(Protocol):
-    """What a scheduler needs. Not thread-safe: all calls come from one thread.
+    """What a scheduler needs. All calls but :meth:`interrupt` come from one thread.
 
     Attributes:
         width: Hidden size.
@@ -111,6 +112,13 @@ class Engine(Protocol):
         """Free a session's memory."""
         ...
 
+    def interrupt(self) -> None:
+        """From any thread: end a running step early, its works fail with ServerDraining.
+
+        The engine runs nothing any more after that.
+        """
+        ...
+
 
 class SequentialEngine:
     """Runs works one after the other, each with its session's own growing cache.
@@ -138,6 +146,7 @@ class SequentialEngine:
         self._trunk = trunk
         self._max_sessions = max_sessions
         self._caches: dict[SessionCache, RevertibleKVCache] = {}
+        self._interrupted = threading.Event()
 
     def open(self, layers: range, max_positions: int) -> SessionCache:
         """See :meth:`Engine.open`."""
@@ -147,7 +156,7 @@ class SequentialEngine:
         if len(self._caches) >= self._max_sessions:
             raise CapacityRefused(f"{self._max_sessions} sessions are open", _RETRY_AFTER_S)
         session = SessionCache(layers, max_positions)
-        self._caches[session] = RevertibleKVCache(max_positions, layers)
+        self._caches[session] = RevertibleKVCache(max_positions, layers, self._interrupted)
         return session
 
     def step(self, batch: Sequence[Work]) -> Iterator[Outcome]:
@@ -196,6 +205,10 @@ class SequentialEngine:
     def close(self, session: SessionCache) -> None:
         """See :meth:`Engine.close`."""
         self._caches.pop(session, None)
+
+    def interrupt(self) -> None:
+        """See :meth:`Engine.interrupt`; takes effect at the next layer."""
+        self._interrupted.set()
 
     @property
     def open_sessions(self) -> int:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+
 import torch
 
+from lambda_split.errors import ServerDraining
 from lambda_split.partition import GrowingKVCache
 
 __all__ = ["RevertibleKVCache"]
@@ -15,10 +18,18 @@ class RevertibleKVCache(GrowingKVCache):
     A rejected forward leaves its session as it was. Where a chunk only appends, shortening does
     that; where it rewrites positions (speculative decoding, an edited chat), what it overwrites is
     kept until the next chunk begins: at most the chunk's own size.
+
+    Args:
+        max_positions: Capacity never grows beyond this.
+        layers: The layers that will write.
+        interrupted: Once it is set, the next layer that writes stops the chunk.
     """
 
-    def __init__(self, max_positions: int, layers: range) -> None:
+    def __init__(
+        self, max_positions: int, layers: range, interrupted: threading.Event | None = None
+    ) -> None:
         super().__init__(max_positions, layers)
+        self._interrupted = interrupted or threading.Event()
         self._start = 0
         self._length_before = 0
         self._overwritten: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
@@ -43,7 +54,13 @@ class RevertibleKVCache(GrowingKVCache):
         *args: object,
         **kwargs: object,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Append a chunk; see :meth:`GrowingKVCache.update`."""
+        """Append a chunk; see :meth:`GrowingKVCache.update`.
+
+        Raises:
+            ServerDraining: the chunk is interrupted.
+        """
+        if self._interrupted.is_set():
+            raise ServerDraining
         buffer = self._buffers.get(layer_idx)
         if buffer is not None:
             end = min(self._start + key.shape[2], self._length_before)

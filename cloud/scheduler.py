@@ -59,8 +59,8 @@ class Scheduler:
         )
         self._calls: collections.deque[Callable[[], None]] = collections.deque()
         self._stopping = False
-        # A daemon: a step that takes minutes must not keep a stopped server alive.
-        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        # No daemon: torch aborts the process if its threads are torn down in mid-computation.
+        self._thread = threading.Thread(target=self._run, name="engine")
 
     def start(self) -> None:
         """Begin to run what waits."""
@@ -105,14 +105,11 @@ class Scheduler:
             job.future.cancel()
         self._call(lambda: self._engine.close(session))
 
-    async def stop(self, timeout_s: float) -> bool:
-        """Stop after the running step; what waits gets ServerDraining.
+    async def stop(self, patience_s: float) -> None:
+        """Stop; what waits gets ServerDraining.
 
         Args:
-            timeout_s: How long to wait for that step.
-
-        Returns:
-            Whether it ended in time.
+            patience_s: How long the running step may go on before it is interrupted.
         """
         with self._changed:
             self._stopping = True
@@ -122,8 +119,11 @@ class Scheduler:
         for job in dropped:
             if job.future.set_running_or_notify_cancel():
                 job.future.set_exception(ServerDraining())
-        await asyncio.to_thread(self._thread.join, timeout_s)
-        return not self._thread.is_alive()
+        await asyncio.to_thread(self._thread.join, patience_s)
+        if self._thread.is_alive():
+            _logger.warning("a step is still running: it is interrupted")
+            self._engine.interrupt()
+            await asyncio.to_thread(self._thread.join)
 
     def _call(self, function: Callable[[], _T]) -> Future[_T]:
         """Run something on the engine's thread, between two steps."""

@@ -98,8 +98,7 @@ async def _stop(server: Server, service: Service) -> None:
             await server.wait_closed()
     except TimeoutError:
         _logger.warning("stopping: not all connections closed in time")
-    if not await service.scheduler.stop(limits.goodbye_s):
-        _logger.warning("stopping: a step is still running; it is abandoned")
+    await service.scheduler.stop(patience_s=0.5)
 
 
 def _gate(token: str | None) -> Callable[[ServerConnection, Request], Response | None]:

@@ -29,6 +29,9 @@ from lambda_split.wire.session import DeviceSession, Rejected
 
 __all__ = ["Connection", "Endpoint", "make_hello"]
 
+# A server that is gone does not answer the closing handshake: don't wait for it for long.
+_CLOSE_TIMEOUT_S = 2.0
+
 
 @dataclass(frozen=True)
 class Endpoint:
@@ -96,12 +99,10 @@ class Connection:
         self._endpoint = endpoint
         self._meter = meter
         self._session = DeviceSession(hello)
-        self._socket = _connect(endpoint, _largest_reply(hello, max_chunk_tokens))
-        try:
+        with contextlib.ExitStack() as lifetime:
+            self._socket = _connect(endpoint, _largest_reply(hello, max_chunk_tokens), lifetime)
             welcome = self._shake_hands()
-        except BaseException:
-            self._socket.close()
-            raise
+            self._lifetime = lifetime.pop_all()
         self.codec = self._session.codec
         self.max_chunk_tokens = min(max_chunk_tokens, welcome.max_chunk_tokens)
         self.max_in_flight = welcome.max_in_flight
@@ -155,7 +156,7 @@ class Connection:
         # If it is gone already, that is what was wanted.
         with contextlib.suppress(OSError, websockets.exceptions.WebSocketException, WireError):
             self._socket.send(self._session.close())
-        self._socket.close()
+        self._lifetime.close()
 
     def _send(self, message: str | bytes) -> None:
         try:
@@ -168,7 +169,6 @@ class Connection:
         try:
             message = self._socket.recv(timeout=timeout_s)
         except TimeoutError as error:
-            self._socket.close()
             raise ConnectionLost(f"no answer within {timeout_s:g} s") from error
         except (OSError, websockets.exceptions.WebSocketException) as error:
             raise ConnectionLost(str(error) or type(error).__name__) from error
@@ -195,17 +195,22 @@ def _largest_reply(hello: Hello, max_chunk_tokens: int) -> int:
     return max(frame, MAX_MESSAGE_BYTES)
 
 
-def _connect(endpoint: Endpoint, max_size: int) -> websockets.sync.client.ClientConnection:
+def _connect(
+    endpoint: Endpoint, max_size: int, lifetime: contextlib.ExitStack
+) -> websockets.sync.client.ClientConnection:
     headers = {"Authorization": f"Bearer {endpoint.token}"} if endpoint.token is not None else {}
     try:
-        return websockets.sync.client.connect(
-            endpoint.url,
-            additional_headers=headers,
-            compression=None,  # hidden states do not deflate
-            open_timeout=endpoint.connect_timeout_s,
-            max_size=max_size,
-            user_agent_header=None,
-            proxy=None,
+        return lifetime.enter_context(
+            websockets.sync.client.connect(
+                endpoint.url,
+                additional_headers=headers,
+                compression=None,  # hidden states do not deflate
+                open_timeout=endpoint.connect_timeout_s,
+                close_timeout=_CLOSE_TIMEOUT_S,
+                max_size=max_size,
+                user_agent_header=None,
+                proxy=None,
+            )
         )
     except websockets.exceptions.InvalidStatus as error:
         if error.response.status_code == HTTPStatus.UNAUTHORIZED:

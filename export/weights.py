@@ -6,7 +6,7 @@ format      linear layers                   token embedding             bytes a 
 ``fp32``    Gemm                            Gather                      4
 ``fp16``    Cast, Gemm                      Gather, Cast                2
 ``int8``    MatMulNBits, 8 bits             GatherBlockQuantized        1 + 5/32
-``int4``    MatMulNBits, 4 bits             GatherBlockQuantized        1/2 + 4.5/32
+``int4``    MatMulNBits, 4 bits             GatherBlockQuantized        1/2 + 4.5/64
 ==========  ==============================  ==========================  ==========================
 
 *fp16* halves what is stored and sent. The arithmetic is float32, because processors without half-
@@ -19,7 +19,8 @@ activations to 8 bits, a block at a time.
 Norms, biases and learned position embeddings are small and stay float32.
 
 The weight of a linear layer keeps the checkpoint's (out, in) layout in every format, which is also
-that of the embedding: a tied embedding and LM head have the same bytes and are stored once.
+that of the embedding: a tied embedding and LM head have the same bytes and are stored once (packed
+only if the width is a multiple of the block, since the two operators pad differently).
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from export.progress import Progress
-from export.quantization import BLOCK_SIZE, Bits, quantize_blocks
+from export.quantization import Bits, quantize_blocks
 from lambda_split.bundle import WeightFormat
 
 __all__ = ["replace_weights"]
@@ -68,6 +69,7 @@ class _PackedLinear(nn.Module):
         self.bias = None if bias is None else nn.Buffer(bias.float())
         self.columns = quantized.columns
         self.bits = bits
+        self.block_size = quantized.block_size
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         rows = self.packed.shape[0]
@@ -78,7 +80,7 @@ class _PackedLinear(nn.Module):
                 "K": self.columns,
                 "N": rows,
                 "bits": self.bits,
-                "block_size": BLOCK_SIZE,
+                "block_size": self.block_size,
                 "accuracy_level": _ACCURACY_LEVEL,
             },
             dtype=x.dtype,
@@ -107,7 +109,7 @@ class _PackedEmbedding(nn.Module):
     def __init__(self, embedding: nn.Embedding, bits: Bits) -> None:
         super().__init__()
         quantized = quantize_blocks(embedding.weight, bits)
-        # (V, blocks, 32 · bits / 8) -> (V, W · bits / 8): this operator has no padded last block
+        # (V, blocks, block_size · bits / 8) -> (V, W · bits / 8): no padded block for this operator
         packed = quantized.packed.flatten(1)[:, : embedding.embedding_dim * bits // 8]
         self.packed = nn.Buffer(packed.contiguous())
         self.scales = nn.Buffer(quantized.scales)
@@ -115,12 +117,18 @@ class _PackedEmbedding(nn.Module):
         self.scale = _scale_of(embedding)
         self.width = embedding.embedding_dim
         self.bits = bits
+        self.block_size = quantized.block_size
 
     def forward(self, token_ids: torch.Tensor) -> torch.Tensor:
         rows = torch.onnx.ops.symbolic(
             f"{_DOMAIN}::GatherBlockQuantized",
             (self.packed, token_ids, self.scales, self.zero_points),
-            {"bits": self.bits, "block_size": BLOCK_SIZE, "gather_axis": 0, "quantize_axis": 1},
+            {
+                "bits": self.bits,
+                "block_size": self.block_size,
+                "gather_axis": 0,
+                "quantize_axis": 1,
+            },
             dtype=torch.float32,
             shape=(*token_ids.shape, self.width),
             version=1,

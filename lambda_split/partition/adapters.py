@@ -191,9 +191,8 @@ def _collect(
 
 def _digest(settings: Mapping[str, object], path: pathlib.Path) -> str:
     kept = ("r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora")
-    digest = hashlib.sha256(
-        json.dumps({key: settings.get(key) for key in kept}, sort_keys=True).encode()
-    )
+    # Not sorted: of several patterns that match, the first one counts.
+    digest = hashlib.sha256(json.dumps([settings.get(key) for key in kept]).encode())
     with path.open("rb") as file:
         while chunk := file.read(_HASH_CHUNK_BYTES):
             digest.update(chunk)

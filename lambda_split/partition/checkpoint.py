@@ -46,7 +46,7 @@ _DEMO = "demo"
 _DEMO_FOLDER = pathlib.Path(__file__).parents[1] / "demo_models" / "text"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Checkpoint:
     """An opened checkpoint; tensors are named as in the whole causal language model.
 

@@ -5,7 +5,13 @@ import torch
 
 from cloud.engine import Result, Work
 from cloud.kv import RevertibleKVCache
-from lambda_split.errors import CapacityRefused, NonFinite, PositionGap, SplitImpossible
+from lambda_split.errors import (
+    CapacityRefused,
+    NonFinite,
+    PositionGap,
+    ServerDraining,
+    SplitImpossible,
+)
 from tests.cloud.serving import LAYERS, POSITIONS, Reference, hidden_states, marked
 
 
@@ -123,3 +129,12 @@ def test_reverting_restores_positions_that_a_growing_chunk_overwrote():
     keys, values = append(1, 3)
     assert torch.equal(keys[0, 0, :, 0], torch.tensor([1.0] * 250 + [3.0]))
     assert torch.equal(values, -keys)
+
+
+def test_an_interrupted_engine_fails_its_works_and_leaves_caches_as_they_were(model):
+    engine = model.engine()
+    session = engine.open(LAYERS, POSITIONS)
+    one(engine, session, 0, tensor(9))
+    engine.interrupt()
+    assert isinstance(one(engine, session, 4, tensor(2)), ServerDraining)
+    assert isinstance(one(engine, session, 10, tensor(2)), PositionGap)

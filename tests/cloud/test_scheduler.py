@@ -2,12 +2,14 @@
 
 import asyncio
 import threading
+import time
 
 import pytest
 import torch
 
 from cloud.scheduler import Scheduler
 from lambda_split.errors import CapacityRefused, NonFinite, PositionGap, ServerDraining
+from lambda_split.partition import load_trunk
 from lambda_split.wire import codecs
 from lambda_split.wire.frames import Codec, Frame, FrameKind
 from tests.cloud.serving import LAYERS, POSITIONS, WIDTH, Reference, hidden_states, run
@@ -48,6 +50,9 @@ class Observed:
         assert self.gate.wait(10)
         return self.engine.step(batch)
 
+    def interrupt(self):
+        self.engine.interrupt()
+
     def revert(self, session):
         self.engine.revert(session)
 
@@ -67,7 +72,7 @@ def scheduled(model, scenario, *, hold=False, **settings):
             return await scenario(scheduler, engine)
         finally:
             engine.gate.set()
-            assert await scheduler.stop(10)
+            await scheduler.stop(10)
 
     return run(body())
 
@@ -197,7 +202,7 @@ def test_stopping_finishes_the_step_and_sends_the_rest_away(model):
         with pytest.raises(ServerDraining):
             await waiting
         engine.gate.set()
-        assert await stopping
+        await stopping
         with pytest.raises(ServerDraining):
             await scheduler.submit(session, forward(2, hidden_states(1)))
         with pytest.raises(ServerDraining):
@@ -208,13 +213,26 @@ def test_stopping_finishes_the_step_and_sends_the_rest_away(model):
     assert torch.isfinite(torch.from_numpy(as_array(reply, 2))).all()
 
 
-def test_stopping_does_not_wait_for_a_step_without_end(model):
+def test_stopping_interrupts_a_step_that_takes_too_long(model):
+    slow = load_trunk(model.checkpoint, LAYERS)
+    begun = threading.Event()
+
+    def delay(module, args):
+        begun.set()
+        time.sleep(0.3)
+
+    for layer in slow.stack.layers:
+        layer.register_forward_pre_hook(delay)
+
     async def scenario(scheduler, engine):
         session = await scheduler.open(LAYERS, POSITIONS)
         running = scheduler.submit(session, forward(0, hidden_states(2)))
-        await asyncio.to_thread(engine.entered.wait)
-        assert not await scheduler.stop(0.05)
-        engine.gate.set()
-        return await running
+        await asyncio.to_thread(begun.wait)
+        began = time.monotonic()
+        await scheduler.stop(0.05)
+        with pytest.raises(ServerDraining):
+            await running
+        return time.monotonic() - began
 
-    assert scheduled(model, scenario, hold=True).micros > 0
+    # Four layers would take 1.2 s; it ends with the one that runs.
+    assert scheduled(model, scenario, trunk=slow) < 0.9

@@ -56,9 +56,9 @@ def test_the_blocker_blocks() -> None:
     assert b"is blocked" in run.stderr
 
 
-@pytest.mark.parametrize("command", ["export", "serve", "demo"])
+@pytest.mark.parametrize("command", ["export", "serve"])
 def test_a_missing_extra_is_answered_with_the_command_that_adds_it(command, tmp_path) -> None:
-    arguments = [command, *(["some-model"] if command != "demo" else [])]
+    arguments = [command, "some-model"]
     if command == "export":
         arguments += ["--out", str(tmp_path / "bundle")]
     run = subprocess.run(
@@ -70,9 +70,9 @@ def test_a_missing_extra_is_answered_with_the_command_that_adds_it(command, tmp_
         text=True,
         check=False,
     )
-    assert run.returncode in {1, 2} if command == "demo" else run.returncode == 2
-    if command != "demo":
-        assert "pip install 'lambda-split[" in run.stderr
+    assert run.returncode == 2
+    extra = "export" if command == "export" else "cloud"
+    assert f"pip install 'lambda-split[{extra}]'" in run.stderr
 
 
 def test_import_is_light() -> None:

@@ -104,7 +104,7 @@ def test_the_last_position_can_be_filled_and_no_more(bundle, server) -> None:
             generator.generate(list(range(31)), max_new_tokens=1)
         with pytest.raises(PromptEmpty):
             generator.generate([], max_new_tokens=1)
-        with pytest.raises(UsageError, match="vocabulary"):
+        with pytest.raises(UsageError, match="no token of this model"):
             generator.generate([5, 100_000], max_new_tokens=1)
         # Nothing of that did any harm.
         again = generator.generate(PROMPTS[0], max_new_tokens=100)

@@ -65,7 +65,7 @@ def test_fewer_bits_mean_smaller_files_and_larger_errors(export) -> None:
 @pytest.mark.parametrize("weights", FORMATS)
 def test_a_tied_embedding_is_stored_once(weights, export) -> None:
     tied, own = export("llama-tied", weights=weights), export("llama", weights=weights)
-    bits = {"fp32": 32, "fp16": 16, "int8": 8 + 32 / 32 + 8 / 32, "int4": 4 + 32 / 32 + 4 / 32}
+    bits = {"fp32": 32, "fp16": 16, "int8": 8 + 32 / 32 + 8 / 32, "int4": 4 + 32 / 64 + 4 / 64}
     table = 320 * 64 * bits[weights] / 8
     assert 0.95 * table < _weights(own) - _weights(tied) < 1.3 * table  # the rest is alignment
 
@@ -79,7 +79,7 @@ def test_both_graphs_read_the_tied_table_from_one_place(export) -> None:
         entries = {entry.key: entry.value for entry in tensor.external_data}
         return entries["location"], entries["offset"], entries["length"]
 
-    for what in ("packed", "scales", "zero_points"):
+    for what in ("packed", "scales"):  # zero points are small enough here to be inline
         assert place("head", f"embedding.{what}") == place("tail", f"lm_head.{what}")
 
 

@@ -32,7 +32,7 @@ CALLS = [
     (1, 2),
     (2, 24),
 ]
-# One variant of each family is enough for the standard operators: what else differs between variants
+# One variant of each family is enough for the standard operators: what else variants differ in
 # (rotary angles, tied weights) is outside of attention, and the same in both kinds of graph.
 CONCAT = (
     "llama",

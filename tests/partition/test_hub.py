@@ -14,6 +14,7 @@ from lambda_split.partition import load_head, load_tail, load_trunk, open_checkp
 from lambda_split.split import Split
 from tests.hub_server import COMMIT, HubServer, serve_hub
 from tests.partition.conftest import Tiny
+from tests.partition.test_adapters import make_adapter
 
 REPOSITORY = "owner/tiny"
 
@@ -67,6 +68,17 @@ def test_head_and_tail_fetch_only_their_shards_and_the_trunk_the_rest(hub: HubSe
     load_trunk(checkpoint, split.trunk(checkpoint.layer_count))
     assert {name for name in hub.fetched if name.endswith(".safetensors")} == everything
     assert len(hub.fetched) == len(set(hub.fetched))
+
+
+def test_an_adapter_can_come_from_the_hub(
+    hub: HubServer, tiny: Callable[[str], Tiny], tmp_path: pathlib.Path
+) -> None:
+    folder = make_adapter(tiny("llama"), tmp_path / "adapter", target_modules=["q_proj"])
+    hub.repositories["owner/adapter"] = pathlib.Path(folder)
+    from_hub = open_checkpoint(REPOSITORY, lora=["owner/adapter"])
+    assert from_hub.lora == ("owner/adapter",)
+    local = open_checkpoint(REPOSITORY, lora=[folder])
+    assert from_hub.fingerprint == local.fingerprint
 
 
 def test_text_files_are_fetched_on_demand(hub: HubServer) -> None:

@@ -1,0 +1,40 @@
+"""What ``docs/protocol.md`` says about the service's limits and close codes."""
+
+import pathlib
+
+import pytest
+
+from cloud.connection import Limits, close_code
+from lambda_split.errors import (
+    CapacityRefused,
+    FrameVersion,
+    InternalError,
+    ServerDraining,
+    SessionEvicted,
+)
+
+DOCUMENT = (pathlib.Path(__file__).parents[2] / "docs" / "protocol.md").read_text(encoding="utf-8")
+
+
+def test_defaults_are_those_of_the_code():
+    limits = Limits()
+    assert f"`max_chunk_tokens` ({limits.max_chunk_tokens} by default)" in DOCUMENT
+    assert f"`max_in_flight` ({limits.max_in_flight} by default)" in DOCUMENT
+    assert f"| time until the hello | {limits.handshake_s} s |" in DOCUMENT
+    assert limits.max_message_bytes(4096) == 28 + 512 * (4096 * 4 + 1)
+    assert limits.max_message_bytes(1) == 16384
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (ServerDraining(), 1001, "`server-draining`"),
+        (FrameVersion(2, 1), 1002, "a protocol error"),
+        (CapacityRefused("full", 1), 1008, "a refusal"),
+        (InternalError("x"), 1011, "a server error"),
+        (SessionEvicted(), 1011, "a server error"),
+    ],
+)
+def test_close_codes_are_those_of_the_code(error, code, words):
+    assert close_code(error) == code
+    assert f"| {code} | {words}" in DOCUMENT

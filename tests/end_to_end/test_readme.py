@@ -1,0 +1,91 @@
+"""What the README tells people to type works, with the shipped model in place of a large one."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from tests.servers import TrunkServer, free_port
+
+ROOT = pathlib.Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def _commands(name: str) -> list[list[str]]:
+    lines = [line for _, block in BLOCKS for line in block.splitlines()]
+    found = [shlex.split(line, comments=True) for line in lines if line.startswith(name)]
+    assert found, name
+    return found
+
+
+def test_make_targets_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for _, target in _commands("make "):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_ci_runs_the_same_commands() -> None:
+    ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    for command in _commands("make "):
+        assert " ".join(command) in ci
+
+
+def test_extras_exist() -> None:
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    for command in _commands("pip install"):
+        for extra in re.findall(r"\[(\w+)\]", command[-1]):
+            assert f"\n{extra} = [" in project
+
+
+def test_links_lead_somewhere() -> None:
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
+    for page in pages:
+        for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
+            if not target.startswith("http"):
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+@pytest.mark.slow
+def test_export_serve_chat_and_the_python_example(tmp_path) -> None:
+    export, serve, chat = _commands("lambda-split ")[:3]
+    assert [export[1], serve[1], chat[1]] == ["export", "serve", "chat"]
+    port = free_port()
+    replaced = {
+        export[2]: "demo",
+        "./bundle": str(tmp_path / "bundle"),
+        "ws://127.0.0.1:8765": f"ws://127.0.0.1:{port}",
+    }
+    run = [sys.executable, "-m", "lambda_split.cli"]
+
+    def adapt(command: list[str]) -> list[str]:
+        return [replaced.get(word, word) for word in command[1:]]
+
+    subprocess.run([*run, *adapt(export)], check=True, capture_output=True)
+    arguments = adapt(serve)[1:]
+    at = arguments.index("--port")
+    server = TrunkServer(*arguments[:at], *arguments[at + 2 :], port=port)
+    try:
+        server.start()
+        question = "Tell me a story about a fox and a lantern.\n"
+        done = subprocess.run(
+            [*run, *adapt(chat)], input=question, capture_output=True, text=True, check=True
+        )
+        assert "fox" in done.stdout
+        (example,) = (block for language, block in BLOCKS if language == "python")
+        example = example.replace("bundle/", str(tmp_path / "bundle"))
+        example = example.replace("ws://127.0.0.1:8765", server.url)
+        done = subprocess.run(
+            [sys.executable, "-c", f"{example}\nprint(result.finish_reason)"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert len(done.stdout.split()) > 10
+    finally:
+        server.close()
