@@ -33,9 +33,9 @@ class TrunkServer:
         self.url = ""
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "lambda_split.cli", "serve", *self._arguments]
+        command = [sys.executable, "-m", "lambda_split.cli", "serve", "--threads", "1"]
         self._process = subprocess.Popen(
-            [*command, "--port", str(self._port), "--threads", "1"],
+            [*command, *self._arguments, "--port", str(self._port)],
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,

@@ -1,5 +1,7 @@
 """A tiny llama, saved and loaded once for all tests of the trunk service."""
 
+import time
+
 import pytest
 import torch
 
@@ -15,6 +17,19 @@ def model(tmp_path_factory) -> Model:
     save_tiny("llama", folder)
     checkpoint = open_checkpoint(str(folder))
     return Model(folder, checkpoint, load_trunk(checkpoint, LAYERS))
+
+
+@pytest.fixture
+def slow(model):
+    """A trunk that takes a fifth of a second for each of its four layers."""
+    trunk = load_trunk(model.checkpoint, LAYERS)
+
+    def delay(module, args):
+        time.sleep(0.2)
+
+    for layer in trunk.stack.layers:
+        layer.register_forward_pre_hook(delay)
+    return trunk
 
 
 @pytest.fixture

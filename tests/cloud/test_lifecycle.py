@@ -146,12 +146,12 @@ def test_a_fault_in_the_model_ends_its_session_with_an_incident_number(model, fr
     assert not [line for line in logged if "3.21" in line or "s3cret" in line]
 
 
-def test_a_stopping_server_answers_what_is_under_way_then_says_so(model):
+def test_a_stopping_server_answers_what_is_under_way_then_says_so(model, slow):
     sent = [(0, 40), (40, 20), (60, 1)]
 
     async def scenario():
         async with contextlib.AsyncExitStack() as stack:
-            async with serving(model) as url:
+            async with serving(model, engine=model.engine(trunk=slow)) as url:
                 device = await stack.enter_async_context(Device.connected(url, model.hello()))
                 idle = await stack.enter_async_context(Device.connected(url, model.hello()))
                 silent = await stack.enter_async_context(connect(url, compression=None))

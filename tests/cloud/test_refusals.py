@@ -128,7 +128,7 @@ def test_a_full_server_refuses_and_takes_sessions_again_when_one_ends(model):
         {"Authorization": "Bearer wrong"},
         {"Authorization": "Bearer "},
         {"Authorization": "Bearer"},
-        {"Authorization": "Basic s3cret"},
+        {"Authorization": "Digest s3cret"},
         {"Authorization": "s3cret"},
         {"Authorization": "Bearer s3cret extra"},
         [("Authorization", "Bearer s3cret"), ("Authorization", "Bearer s3cret")],

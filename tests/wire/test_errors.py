@@ -13,7 +13,7 @@ from lambda_split.wire.messages import ErrorMessage, parse_message, serialize_me
 CLASSES = [
     cls
     for _, cls in inspect.getmembers(errors, inspect.isclass)
-    if issubclass(cls, LambdaSplitError) and cls.__module__ == errors.__name__
+    if issubclass(cls, LambdaSplitError) and cls.__module__.startswith(errors.__name__)
 ]
 CONCRETE = [cls for cls in CLASSES if dataclasses.is_dataclass(cls)]
 WIRE = [cls for cls in CONCRETE if issubclass(cls, WireError) and "code" in vars(cls)]

@@ -1,0 +1,218 @@
+"""Every error that Λ-Split raises on purpose, in one tree.
+
+::
+
+    LambdaSplitError
+    ├── UsageError                 the caller asked for something that makes no sense
+    │   ├── MissingExtra           an optional dependency is not installed
+    │   ├── PromptEmpty            nothing to continue
+    │   ├── PromptTooLong          the prompt leaves no room in the model's positions
+    │   └── ChatTemplateError      the chat template refused the messages, or failed on them
+    ├── BundleError                the folder that a device runs
+    │   ├── BundleNotFound         no manifest there
+    │   ├── ManifestInvalid        the manifest is not what the schema says
+    │   ├── SchemaUnsupported      written by a newer (or foreign) version
+    │   ├── PathOutsideBundle      a listed path leaves the folder
+    │   ├── BundleFileMissing      a listed file is not there
+    │   ├── BundleFileAltered      size or sha256 differ from the manifest
+    │   ├── GraphInvalid           a graph lacks an input or output that the manifest names
+    │   ├── TokenizerInvalid       tokenizer.json is malformed or has tokens the model lacks
+    │   ├── ChatTemplateInvalid    the chat template is not a template
+    │   └── LogitsInvalid          the tail computed logits that cannot be sampled
+    ├── CheckpointError            the model that is exported or served
+    │   ├── CheckpointNotFound     neither a folder nor a reachable Hub id
+    │   ├── CheckpointInvalid      config, index or shard is malformed
+    │   ├── UnsafeWeights          only pickled weights there
+    │   ├── UnsupportedFamily      an architecture that cannot be cut yet
+    │   ├── TensorMissing          a tensor that the wanted part needs is absent
+    │   ├── TensorMismatch         a tensor has another shape than the config says
+    │   ├── SplitImpossible        more layers asked for than the model has
+    │   └── AdapterError           a LoRA adapter that cannot be merged
+    ├── ExportError                checkpoint -> bundle
+    │   ├── OutputExists           the output folder is there already
+    │   ├── OutputNotWritable      disk full, no permission …
+    │   └── VerificationFailed     the graphs differ too much from PyTorch
+    ├── WireError                  crosses the wire as an error message; has a ``code``
+    │   ├── ProtocolError          the peer broke the protocol; the connection ends
+    │   │   ├── FrameTruncated     ├── FrameOversized      ├── FrameLengthMismatch
+    │   │   ├── FrameUnknownKind   ├── FrameUnknownFlags   ├── FrameUnknownCodec
+    │   │   ├── FrameVersion       ├── SequenceBroken      ├── MessageMalformed
+    │   │   ├── UnexpectedMessage  └── HandshakeTimeout
+    │   ├── Refused                the handshake failed; no hidden state was sent
+    │   │   ├── VersionRefused     ├── FingerprintRefused  ├── SplitRefused
+    │   │   ├── WidthRefused       ├── CodecRefused        ├── PositionsRefused
+    │   │   ├── CapacityRefused    └── Unauthorized
+    │   ├── RequestError           one forward was rejected; the session goes on unchanged
+    │   │   ├── PositionGap        ├── PositionBeyondEnd   ├── ChunkTooLong
+    │   │   ├── NonFinite          └── CodecOverflow
+    │   ├── ServerError            the server's own trouble; reconnect and replay
+    │   │   ├── ServerDraining     ├── SessionEvicted      └── InternalError
+    │   └── RemoteError            a code that this version does not know
+    └── LinkError                  the way to the server
+        ├── AddressUnavailable     the server cannot listen there
+        ├── ServerUnreachable      no connection within the allowed time
+        └── ConnectionLost         it broke; raised only after replaying was given up
+
+Errors are dataclasses: they hold the facts as fields and compose their sentence from them.
+A sentence says what is wrong and, where there is something to do, what to do.
+"""
+
+from lambda_split.errors.base import (
+    LambdaSplitError,
+)
+from lambda_split.errors.bundle import (
+    BundleError,
+    BundleFileAltered,
+    BundleFileMissing,
+    BundleNotFound,
+    ChatTemplateInvalid,
+    GraphInvalid,
+    LogitsInvalid,
+    ManifestInvalid,
+    PathOutsideBundle,
+    SchemaUnsupported,
+    TokenizerInvalid,
+)
+from lambda_split.errors.checkpoint import (
+    AdapterError,
+    CheckpointError,
+    CheckpointInvalid,
+    CheckpointNotFound,
+    SplitImpossible,
+    TensorMismatch,
+    TensorMissing,
+    UnsafeWeights,
+    UnsupportedFamily,
+)
+from lambda_split.errors.export import (
+    ExportError,
+    OutputExists,
+    OutputNotWritable,
+    VerificationFailed,
+)
+from lambda_split.errors.link import (
+    AddressUnavailable,
+    ConnectionLost,
+    LinkError,
+    ServerUnreachable,
+)
+from lambda_split.errors.protocol import (
+    FrameLengthMismatch,
+    FrameOversized,
+    FrameTruncated,
+    FrameUnknownCodec,
+    FrameUnknownFlags,
+    FrameUnknownKind,
+    FrameVersion,
+    HandshakeTimeout,
+    MessageMalformed,
+    ProtocolError,
+    SequenceBroken,
+    UnexpectedMessage,
+)
+from lambda_split.errors.refusals import (
+    CapacityRefused,
+    CodecRefused,
+    FingerprintRefused,
+    PositionsRefused,
+    Refused,
+    SplitRefused,
+    Unauthorized,
+    VersionRefused,
+    WidthRefused,
+)
+from lambda_split.errors.requests import (
+    ChunkTooLong,
+    CodecOverflow,
+    InternalError,
+    NonFinite,
+    PositionBeyondEnd,
+    PositionGap,
+    RequestError,
+    ServerDraining,
+    ServerError,
+    SessionEvicted,
+)
+from lambda_split.errors.usage import (
+    ChatTemplateError,
+    MissingExtra,
+    PromptEmpty,
+    PromptTooLong,
+    UsageError,
+)
+from lambda_split.errors.wire import (
+    RemoteError,
+    WireError,
+    error_from_wire,
+)
+
+__all__ = [
+    "AdapterError",
+    "AddressUnavailable",
+    "BundleError",
+    "BundleFileAltered",
+    "BundleFileMissing",
+    "BundleNotFound",
+    "CapacityRefused",
+    "ChatTemplateError",
+    "ChatTemplateInvalid",
+    "CheckpointError",
+    "CheckpointInvalid",
+    "CheckpointNotFound",
+    "ChunkTooLong",
+    "CodecOverflow",
+    "CodecRefused",
+    "ConnectionLost",
+    "ExportError",
+    "FingerprintRefused",
+    "FrameLengthMismatch",
+    "FrameOversized",
+    "FrameTruncated",
+    "FrameUnknownCodec",
+    "FrameUnknownFlags",
+    "FrameUnknownKind",
+    "FrameVersion",
+    "GraphInvalid",
+    "HandshakeTimeout",
+    "InternalError",
+    "LambdaSplitError",
+    "LinkError",
+    "LogitsInvalid",
+    "ManifestInvalid",
+    "MessageMalformed",
+    "MissingExtra",
+    "NonFinite",
+    "OutputExists",
+    "OutputNotWritable",
+    "PathOutsideBundle",
+    "PositionBeyondEnd",
+    "PositionGap",
+    "PositionsRefused",
+    "PromptEmpty",
+    "PromptTooLong",
+    "ProtocolError",
+    "Refused",
+    "RemoteError",
+    "RequestError",
+    "SchemaUnsupported",
+    "SequenceBroken",
+    "ServerDraining",
+    "ServerError",
+    "ServerUnreachable",
+    "SessionEvicted",
+    "SplitImpossible",
+    "SplitRefused",
+    "TensorMismatch",
+    "TensorMissing",
+    "TokenizerInvalid",
+    "Unauthorized",
+    "UnexpectedMessage",
+    "UnsafeWeights",
+    "UnsupportedFamily",
+    "UsageError",
+    "VerificationFailed",
+    "VersionRefused",
+    "WidthRefused",
+    "WireError",
+    "error_from_wire",
+]

@@ -1,0 +1,132 @@
+"""The handshake failed before any hidden state was sent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from lambda_split.errors.wire import WireError
+
+__all__ = [
+    "CapacityRefused",
+    "CodecRefused",
+    "FingerprintRefused",
+    "PositionsRefused",
+    "Refused",
+    "SplitRefused",
+    "Unauthorized",
+    "VersionRefused",
+    "WidthRefused",
+]
+
+
+class Refused(WireError):
+    """The server refused the session before any hidden state was sent."""
+
+
+@dataclass(eq=False)
+class VersionRefused(Refused):
+    """The two sides speak different protocol versions."""
+
+    code: ClassVar[str] = "version-refused"
+    asked: int
+    served: int
+
+    def __str__(self) -> str:
+        return (
+            f"the device speaks protocol {self.asked}, the server {self.served}: install the same "
+            "version of lambda-split on both sides"
+        )
+
+
+@dataclass(eq=False)
+class FingerprintRefused(Refused):
+    """Device and server were made from different checkpoints."""
+
+    code: ClassVar[str] = "fingerprint-refused"
+    asked: str
+    served: str
+    what: str
+
+    def __str__(self) -> str:
+        return (
+            f"the bundle was exported from another checkpoint than the server loaded ({self.what}: "
+            f"bundle {self.asked}, server {self.served}): export again from the served model, or "
+            "serve the exported one (the same LoRA adapters on both sides)"
+        )
+
+
+@dataclass(eq=False)
+class SplitRefused(Refused):
+    """The server's loaded layers do not cover the device's split."""
+
+    code: ClassVar[str] = "split-refused"
+    head_layers: int
+    tail_layers: int
+    first_layer: int
+    last_layer: int
+
+    def __str__(self) -> str:
+        return (
+            f"the bundle's split ({self.head_layers}, {self.tail_layers}) needs layers that the "
+            f"server has not loaded; it holds layers {self.first_layer} to {self.last_layer}: "
+            f"serve with --head-layers {self.head_layers} --tail-layers {self.tail_layers} or fewer"
+        )
+
+
+@dataclass(eq=False)
+class WidthRefused(Refused):
+    """The hidden sizes differ."""
+
+    code: ClassVar[str] = "width-refused"
+    asked: int
+    served: int
+
+    def __str__(self) -> str:
+        return f"the bundle's hidden size is {self.asked}, the server's {self.served}"
+
+
+@dataclass(eq=False)
+class CodecRefused(Refused):
+    """None of the device's codecs is known to the server."""
+
+    code: ClassVar[str] = "codec-refused"
+    asked: str
+    served: str
+
+    def __str__(self) -> str:
+        return f"the device offers the codecs {self.asked}, the server knows {self.served}"
+
+
+@dataclass(eq=False)
+class PositionsRefused(Refused):
+    """The device asked for more positions than a session may have."""
+
+    code: ClassVar[str] = "positions-refused"
+    asked: int
+    limit: int
+
+    def __str__(self) -> str:
+        return f"{self.asked} positions were asked for, the server allows {self.limit} a session"
+
+
+@dataclass(eq=False)
+class CapacityRefused(Refused):
+    """The server is full for now."""
+
+    code: ClassVar[str] = "capacity-refused"
+    reason: str
+    retry_after_s: int
+
+    def __str__(self) -> str:
+        return f"the server is full ({self.reason}): try again in {self.retry_after_s} s"
+
+
+@dataclass(eq=False)
+class Unauthorized(Refused):
+    """The upgrade request had no valid bearer token (HTTP 401)."""
+
+    code: ClassVar[str] = "unauthorized"
+
+    def __str__(self) -> str:
+        return "the server wants a valid token: pass --token-file"

@@ -1,0 +1,65 @@
+"""The caller asked for something that makes no sense."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lambda_split.errors.base import LambdaSplitError
+
+__all__ = ["ChatTemplateError", "MissingExtra", "PromptEmpty", "PromptTooLong", "UsageError"]
+
+
+@dataclass(eq=False)
+class UsageError(LambdaSplitError):
+    """The caller asked for something that makes no sense."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+@dataclass(eq=False)
+class MissingExtra(UsageError):
+    """An optional dependency is not installed; ``reason`` is the missing module's name."""
+
+    extra: str
+
+    def __str__(self) -> str:
+        return (
+            f"this command needs the '{self.extra}' extra ({self.reason} is not installed): "
+            f"pip install 'lambda-split[{self.extra}]'"
+        )
+
+
+@dataclass(eq=False)
+class PromptEmpty(UsageError):
+    """The prompt has no tokens, so there is no position whose output could be sampled."""
+
+    reason: str = "the prompt is empty: give at least one token to continue"
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+@dataclass(eq=False)
+class PromptTooLong(UsageError):
+    """The prompt leaves no room in the session's positions."""
+
+    reason: str
+    tokens: int
+    max_positions: int
+
+    def __str__(self) -> str:
+        return (
+            f"the prompt has {self.tokens} tokens but the session holds "
+            f"{self.max_positions} positions: {self.reason}"
+        )
+
+
+@dataclass(eq=False)
+class ChatTemplateError(UsageError):
+    """The model's chat template refused the messages, or failed on them."""
+
+    def __str__(self) -> str:
+        return f"the model's chat template does not take these messages: {self.reason}"
