@@ -95,9 +95,7 @@ def compare(size_name: str, repeats: int, folder: pathlib.Path) -> list[Row]:
     serve = (str(folder / "model"), "--port", "0", "--dtype", "float32", "--threads", "2")
     with serving(*serve) as url:
         generators = {
-            weights: TextGenerator.open(
-                folder / weights, url, runtime=RuntimeSettings(threads=2), chunk_tokens=1024
-            )
+            weights: TextGenerator.open(folder / weights, url, runtime=RuntimeSettings(threads=2))
             for weights in formats
         }
         for length in PROMPT_LENGTHS:

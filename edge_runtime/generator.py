@@ -29,7 +29,7 @@ from lambda_split.wire.frames import Codec
 __all__ = ["FinishReason", "GenerationResult", "Prompt", "TextGenerator", "TextStream"]
 
 DEFAULT_MAX_POSITIONS = 4096
-DEFAULT_CHUNK_TOKENS = 256
+DEFAULT_CHUNK_TOKENS = 128
 
 FinishReason = Literal["stop", "length"]
 Prompt = str | Sequence[Message] | Sequence[int]

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 
 import numpy as np
@@ -10,6 +11,7 @@ from websockets.asyncio.client import connect
 
 from lambda_split.errors import InternalError, ServerDraining
 from tests.cloud.serving import (
+    LIMITS,
     Device,
     Reference,
     hidden_states,
@@ -148,10 +150,11 @@ def test_a_fault_in_the_model_ends_its_session_with_an_incident_number(model, fr
 
 def test_a_stopping_server_answers_what_is_under_way_then_says_so(model, slow):
     sent = [(0, 40), (40, 20), (60, 1)]
+    patient = dataclasses.replace(LIMITS, drain_s=20.0)
 
     async def scenario():
         async with contextlib.AsyncExitStack() as stack:
-            async with serving(model, engine=model.engine(trunk=slow)) as url:
+            async with serving(model, engine=model.engine(trunk=slow), limits=patient) as url:
                 device = await stack.enter_async_context(Device.connected(url, model.hello()))
                 idle = await stack.enter_async_context(Device.connected(url, model.hello()))
                 silent = await stack.enter_async_context(connect(url, compression=None))

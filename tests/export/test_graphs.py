@@ -39,9 +39,12 @@ CONCAT = (
     "mistral",
     "qwen2-sliding",
     "qwen3",
+    "gemma",
     "gemma2",
+    "gemma3",
     "phi3",
     "olmo2",
+    "olmo3",
     "smollm3",
     "gpt2",
 )
