@@ -249,7 +249,9 @@ class ReplayingTrunk:
         self.close()
 
     def _drop(self, error: LambdaSplitError) -> None:
-        logger.info("session interrupted: %s", error)
+        if self._connection is not None:
+            # Said once an outage: further attempts come here without a connection.
+            logger.warning("session interrupted (%s), reconnecting", error)
         self.close()
 
     def _connect(self) -> Connection:
@@ -279,6 +281,7 @@ class ReplayingTrunk:
             connection.receive()
         for chunk in self._unanswered:
             self._resend(connection, chunk)
+        logger.info("session resumed as %s, %d positions replayed", connection.session_id, answered)
 
     def _resend(self, connection: Connection, chunk: _Chunk) -> None:
         encoded = self._sent.read(chunk.start, chunk.tokens)

@@ -19,7 +19,7 @@ from edge_runtime.commands.arguments import (
 from edge_runtime.generator import TextGenerator
 from edge_runtime.sampling import SamplingSettings
 from edge_runtime.stats import GenerationStats
-from lambda_split.errors import PromptTooLong
+from lambda_split.errors import LinkError, PromptTooLong, WireError
 
 __all__ = ["add_arguments", "run"]
 
@@ -69,6 +69,11 @@ def _converse(
         except PromptTooLong as error:
             messages.pop()
             sys.stderr.write(f"{error}\n/reset begins a new conversation\n")
+            continue
+        except (LinkError, WireError) as error:
+            # Nothing is lost: the conversation is here, and the next turn connects again.
+            messages.pop()
+            sys.stderr.write(f"\n{error}\nsay it again to try once more\n")
             continue
         messages.append(Message("assistant", answer))
 
