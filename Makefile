@@ -40,8 +40,9 @@ format: $(VENV)/.dev  ## let ruff rewrite
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.dev  ## the tables of docs/benchmarks.md
+bench: $(VENV)/.dev  ## speed and device tables of docs/benchmarks.md
 	$(BIN)/python -m benchmarks.decode
+	$(BIN)/python -m benchmarks.device
 
 clean:  ## remove the environment and caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -38,7 +38,8 @@ def run(folder: pathlib.Path) -> None:
     """All steps, printing as it goes."""
     print("| step | seconds | peak RSS | |\n|---|---|---|---|")
     begin = time.perf_counter()
-    write_checkpoint(LLAMA_2_7B, folder / "model", dtype=torch.bfloat16)
+    if not (folder / "model").exists():
+        write_checkpoint(LLAMA_2_7B, folder / "model", dtype=torch.bfloat16)
     size = sum(path.stat().st_size for path in (folder / "model").iterdir())
     print(f"| make | {time.perf_counter() - begin:.0f} | | {size / 1e9:.1f} GB checkpoint |")
 
@@ -83,7 +84,11 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--folder", type=pathlib.Path, help="where 15 GB may be written")
+    parser.add_argument("--keep", type=pathlib.Path, help="a folder to use, and use again, instead")
     args = parser.parse_args()
+    if args.keep is not None:
+        run(args.keep)
+        return
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         run(pathlib.Path(folder))
 

@@ -18,23 +18,24 @@ import os
 import pathlib
 import signal
 import socket
-import stat
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from cloud.listener import bind, is_loopback
+from lambda_split.arguments import non_negative, positive, read_token_file
 from lambda_split.errors import UsageError
 from lambda_split.split import Split
 
 if TYPE_CHECKING:
+    from cloud.connection import Limits
     from cloud.engine import Engine
+    from lambda_split.errors import InternalError
     from lambda_split.wire.handshake import ServerOffer
 
 __all__ = ["add_arguments", "run"]
 
 _logger = logging.getLogger(__name__)
-_MAX_TOKEN_BYTES = 4096
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     model = parser.add_argument_group("model")
     model.add_argument(
         "--head-layers",
-        type=_whole,
+        type=non_negative,
         default=1,
         metavar="H",
         help="first layers that are left to the devices (default 1). Devices whose head has H "
@@ -51,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     model.add_argument(
         "--tail-layers",
-        type=_whole,
+        type=non_negative,
         default=1,
         metavar="T",
         help="last layers that are left to the devices (default 1)",
@@ -74,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of weights and computation (default auto: float32 on CPUs, bfloat16 on GPUs)",
     )
     model.add_argument(
-        "--threads", type=_count, metavar="N", help="CPU threads (default: torch decides)"
+        "--threads", type=positive, metavar="N", help="CPU threads (default: torch decides)"
     )
     server = parser.add_argument_group("server")
     server.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
@@ -94,13 +95,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="listen beyond this machine without a token: whoever reaches the port can use it",
     )
     server.add_argument(
-        "--max-sessions", type=_count, default=16, metavar="N", help="at a time (%(default)s)"
+        "--max-sessions", type=positive, default=16, metavar="N", help="at a time (%(default)s)"
     )
     server.add_argument(
         "--max-positions",
-        type=_count,
+        type=positive,
         metavar="N",
         help="of one session, prompt and reply together (default: as many as the model has)",
+    )
+    server.add_argument(
+        "--kv-memory",
+        type=positive,
+        metavar="GB",
+        help="memory for the keys and values of all sessions, each counted with all positions that "
+        "its device asks for (default: unlimited)",
     )
     server.add_argument(
         "--log-level",
@@ -117,9 +125,10 @@ def run(args: argparse.Namespace) -> int:
         UsageError: the arguments make no sense.
         AddressUnavailable: it cannot listen there.
         CheckpointError: the model cannot be served.
+        InternalError: the engine broke while serving.
     """
     _log_to_stderr(args.log_level)
-    token = None if args.token_file is None else read_token(args.token_file)
+    token = None if args.token_file is None else read_token_file(args.token_file)
     with contextlib.closing(bind(args.host, args.port)) as listener:
         if token is None and not args.insecure and not is_loopback(listener):
             raise UsageError(
@@ -130,7 +139,7 @@ def run(args: argparse.Namespace) -> int:
         # shares the machine, above all a device side on the same cores.
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         engine, offer = _load(args)
-        asyncio.run(_serve(engine, offer, listener, token))
+        asyncio.run(_serve(engine, offer, listener, _limits(args), token))
     return 0
 
 
@@ -149,35 +158,53 @@ def _load(args: argparse.Namespace) -> tuple[Engine, ServerOffer]:
         dtype=choose_dtype(args.dtype, device),
         max_sessions=args.max_sessions,
         max_positions=args.max_positions,
+        kv_memory=None if args.kv_memory is None else args.kv_memory * 10**9,
     )
     checkpoint = open_checkpoint(args.model, revision=args.revision, lora=args.lora)
     return load_service(checkpoint, settings)
 
 
+def _limits(args: argparse.Namespace) -> Limits:
+    from cloud.connection import Limits
+
+    # Beyond those that have a session: some that are shaking hands, are refused or are closing.
+    return Limits(max_connections=2 * args.max_sessions + 16)
+
+
 async def _serve(
-    engine: Engine, offer: ServerOffer, listener: socket.socket, token: str | None
+    engine: Engine,
+    offer: ServerOffer,
+    listener: socket.socket,
+    limits: Limits,
+    token: str | None,
 ) -> None:
     from cloud.server import serve
 
-    stop = asyncio.Event()
+    stop: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def fail(fault: InternalError) -> None:
+        if not stop.done():
+            stop.set_exception(fault)
+
     with _signals(stop):
-        async with serve(engine, offer, listener, token=token) as url:
+        async with serve(engine, offer, listener, limits=limits, token=token, on_fault=fail) as url:
             sys.stdout.write(f"listening on {url}\n")
             sys.stdout.flush()
-            await stop.wait()
+            await stop
 
 
 @contextlib.contextmanager
-def _signals(stop: asyncio.Event) -> Iterator[None]:
-    """Let SIGINT and SIGTERM set ``stop``; a second one ends the process the hard way."""
+def _signals(stop: asyncio.Future[None]) -> Iterator[None]:
+    """Let SIGINT and SIGTERM set ``stop``; a second one ends the process at once."""
     loop = asyncio.get_running_loop()
     signals = (signal.SIGINT, signal.SIGTERM)
 
     def handle(number: int) -> None:
+        if stop.done():
+            # Not by an exception: Python would wait for the engine's thread, in whatever it is.
+            os._exit(128 + number)
         _logger.info("stopping on %s", signal.Signals(number).name)
-        stop.set()
-        for each in signals:
-            loop.remove_signal_handler(each)
+        stop.set_result(None)
 
     try:
         for each in signals:
@@ -192,47 +219,10 @@ def _signals(stop: asyncio.Event) -> Iterator[None]:
             loop.remove_signal_handler(each)
 
 
-def read_token(path: pathlib.Path) -> str:
-    """Read a bearer token: the file's only line.
-
-    Raises:
-        UsageError: it cannot be read, or holds nothing that fits into a header.
-    """
-    try:
-        with path.open("rb") as file:
-            data = file.read(_MAX_TOKEN_BYTES + 1)
-            others = os.fstat(file.fileno()).st_mode & (stat.S_IRGRP | stat.S_IROTH)
-    except OSError as error:
-        raise UsageError(f"--token-file {path}: {error.strerror}") from error
-    if others and os.name == "posix":
-        _logger.warning("%s can be read by other users of this machine", path)
-    token = data.strip()
-    if not token or len(data) > _MAX_TOKEN_BYTES or not all(0x21 <= b <= 0x7E for b in token):
-        raise UsageError(
-            f"--token-file {path}: it must hold one token of printable ASCII without spaces, at "
-            f"most {_MAX_TOKEN_BYTES} bytes"
-        )
-    return token.decode("ascii")
-
-
 def _log_to_stderr(level: str) -> None:
     logging.basicConfig(
         level=level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
     )
-
-
-def _whole(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{value} is below 0")
-    return value
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is below 1")
-    return value
 
 
 def _port(text: str) -> int:

@@ -16,8 +16,8 @@ from typing import Any
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
-from cloud.engine import SessionCache
 from cloud.scheduler import Reply, Scheduler
+from cloud.sessions import OpenSession, OpenSessions
 from lambda_split import __version__
 from lambda_split.errors import (
     HandshakeTimeout,
@@ -26,6 +26,7 @@ from lambda_split.errors import (
     Refused,
     RequestError,
     ServerDraining,
+    SessionEvicted,
     UnexpectedMessage,
     WireError,
 )
@@ -53,6 +54,8 @@ class Limits:
         max_chunk_tokens: The most positions of one frame; with the hidden size it bounds what is
             allocated for a message.
         max_in_flight: The most forwards of a session that wait for their replies.
+        max_connections: The most connections at a time, with those that have no session yet.
+        evict_idle_s: Seconds for which a session must have been idle to make room for another.
         handshake_s: Seconds until the upgrade, and then the hello, must have arrived.
         drain_s: Seconds that sessions have for what is under way when the server stops.
         goodbye_s: Seconds to deliver a last message and to close.
@@ -60,6 +63,8 @@ class Limits:
 
     max_chunk_tokens: int = 512
     max_in_flight: int = 8
+    max_connections: int = 48
+    evict_idle_s: float = 60.0
     handshake_s: int = 10
     drain_s: float = 3.0
     goodbye_s: float = 2.0
@@ -76,6 +81,7 @@ class Service:
 
     offer: ServerOffer
     scheduler: Scheduler
+    sessions: OpenSessions
     limits: Limits
     draining: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -129,8 +135,8 @@ class Connection:
             return
         offer = self._service.offer
         accepted = accept_hello(hello, offer)
-        scheduler = self._service.scheduler
-        cache = await scheduler.open(accepted.layers, accepted.max_positions)
+        sessions = self._service.sessions
+        session = await sessions.open(accepted.layers, accepted.max_positions)
         try:
             welcome = Welcome(
                 session=self._id,
@@ -149,12 +155,15 @@ class Connection:
                 accepted.codec.label,
                 hello.agent,
             )
+            # Only from here on: what has not been let in cannot make the server hold whole chunks.
+            longest = self._service.limits.max_message_bytes(offer.hidden_size)
+            self._socket.protocol.max_message_size = longest
             await self._socket.send(
                 self._protocol.accept(welcome, accepted.codec, hello.hidden_size)
             )
-            await self._exchange(cache)
+            await self._exchange(session)
         finally:
-            scheduler.close(cache)
+            sessions.close(session)
             _logger.info("session %s: closed", self._id)
 
     async def _receive_hello(self) -> Hello | None:
@@ -178,24 +187,26 @@ class Connection:
         first = self._protocol.receive_text(message)
         return first if isinstance(first, Hello) else None
 
-    async def _exchange(self, cache: SessionCache) -> None:
+    async def _exchange(self, session: OpenSession) -> None:
         """Forwards and replies, until something ends it."""
-        reader = asyncio.ensure_future(self._read(cache))
-        writer = asyncio.ensure_future(self._write())
+        reader = asyncio.ensure_future(self._read(session))
+        writer = asyncio.ensure_future(self._write(session))
         # The reader does not see a device go away while it waits for a free slot.
         gone = asyncio.ensure_future(self._socket.wait_closed())
         draining = asyncio.ensure_future(self._service.draining.wait())
+        evicted = asyncio.ensure_future(session.evicted.wait())
+        tasks = (reader, writer, gone, draining, evicted)
         try:
-            await asyncio.wait(
-                {reader, writer, gone, draining}, return_when=asyncio.FIRST_COMPLETED
-            )
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in (reader, writer):
                 if task.done():
                     return task.result()
+            if evicted.done():
+                raise SessionEvicted
             if draining.done():
                 await self._finish_answers(reader, writer, gone)
         finally:
-            await _cancel(reader, writer, gone, draining)
+            await _cancel(*tasks)
             while not self._answers.empty():
                 answer = self._answers.get_nowait()
                 if isinstance(answer, _Running):
@@ -212,9 +223,11 @@ class Connection:
             timeout=self._service.limits.drain_s,
             return_when=asyncio.FIRST_COMPLETED,
         )
+        if writer.done():
+            writer.result()  # what went wrong meanwhile is what the device is told
         raise ServerDraining
 
-    async def _read(self, cache: SessionCache) -> None:
+    async def _read(self, session: OpenSession) -> None:
         """Hand forwards to the scheduler; returns when the device says bye."""
         while True:
             await self._slots.acquire()
@@ -222,18 +235,20 @@ class Connection:
             if isinstance(message, str):
                 self._protocol.receive_text(message)  # nothing but a bye passes here
                 return
+            session.in_flight += 1
             try:
                 forward = self._protocol.receive_binary(message)
             except RequestError as error:
                 self._answers.put_nowait(_Rejected(self._protocol.rejected_sequence, error))
             else:
-                reply = self._service.scheduler.submit(cache, forward)
+                reply = self._service.scheduler.submit(session.cache, forward)
                 self._answers.put_nowait(_Running(forward, reply))
 
-    async def _write(self) -> None:
+    async def _write(self, session: OpenSession) -> None:
         """Answer forwards in their order; returns after the last one where None ends the queue."""
         while (answer := await self._answers.get()) is not None:
             await self._socket.send(await self._answer(answer))
+            session.answered()
             self._slots.release()
 
     async def _answer(self, answer: _Rejected | _Running) -> str | bytes:

@@ -12,15 +12,33 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
+from cloud.codecs import largest_magnitudes
 from cloud.kv import RevertibleKVCache
-from lambda_split.errors import CapacityRefused, NonFinite, PositionGap, SplitImpossible
+from lambda_split.errors import (
+    CapacityRefused,
+    NonFinite,
+    PositionGap,
+    SessionEvicted,
+    SplitImpossible,
+)
 from lambda_split.partition import Trunk
 
-__all__ = ["Engine", "Outcome", "Result", "SequentialEngine", "SessionCache", "Work"]
+__all__ = [
+    "RETRY_AFTER_S",
+    "Engine",
+    "KVMemory",
+    "Outcome",
+    "Result",
+    "SequentialEngine",
+    "SessionCache",
+    "Work",
+]
 
-_RETRY_AFTER_S = 10
+RETRY_AFTER_S = 10  # what a full server tells those it sends away
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -59,10 +77,12 @@ class Result:
 
     Attributes:
         hidden: (reply, width), on the engine's device.
+        largest: float32 (reply,), the largest magnitude of each of its rows, on the host.
         micros: Compute time of the work, in microseconds.
     """
 
     hidden: torch.Tensor
+    largest: npt.NDArray[np.float32]
     micros: int
 
 
@@ -109,7 +129,10 @@ class Engine(Protocol):
         ...
 
     def close(self, session: SessionCache) -> None:
-        """Free a session's memory."""
+        """Free a session's memory, also between two outcomes of a step.
+
+        Works of it that have not run yet then fail.
+        """
         ...
 
     def interrupt(self) -> None:
@@ -118,6 +141,23 @@ class Engine(Protocol):
         The engine runs nothing any more after that.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class KVMemory:
+    """How much memory keys and values may take, all sessions together.
+
+    Attributes:
+        limit: In bytes. A session counts as if it held all positions that it asked for.
+        position_bytes: Keys and values of one position in one layer.
+    """
+
+    limit: int
+    position_bytes: int
+
+    def bytes_of(self, session: SessionCache) -> int:
+        """The most that a session can come to hold, in bytes."""
+        return session.max_positions * len(session.layers) * self.position_bytes
 
 
 class SequentialEngine:
@@ -129,6 +169,7 @@ class SequentialEngine:
         dtype: The trunk's dtype.
         device: Where it is.
         max_sessions: The most sessions at a time.
+        kv_memory: Bounds their key-value caches together; unlimited where None.
     """
 
     def __init__(
@@ -139,12 +180,14 @@ class SequentialEngine:
         dtype: torch.dtype,
         device: torch.device,
         max_sessions: int,
+        kv_memory: KVMemory | None = None,
     ) -> None:
         self.width = width
         self.dtype = dtype
         self.device = device
         self._trunk = trunk
         self._max_sessions = max_sessions
+        self._kv_memory = kv_memory
         self._caches: dict[SessionCache, RevertibleKVCache] = {}
         self._interrupted = threading.Event()
 
@@ -154,8 +197,12 @@ class SequentialEngine:
         if len(layers) == 0 or layers.start < loaded.start or layers.stop > loaded.stop:
             raise SplitImpossible(layers.start, loaded.stop - layers.stop, len(loaded))
         if len(self._caches) >= self._max_sessions:
-            raise CapacityRefused(f"{self._max_sessions} sessions are open", _RETRY_AFTER_S)
+            raise CapacityRefused(f"{self._max_sessions} sessions are open", RETRY_AFTER_S)
         session = SessionCache(layers, max_positions)
+        if self._kv_memory is not None:
+            needed = sum(self._kv_memory.bytes_of(each) for each in (*self._caches, session))
+            if needed > self._kv_memory.limit:
+                raise CapacityRefused("the memory for keys and values is taken", RETRY_AFTER_S)
         self._caches[session] = RevertibleKVCache(max_positions, layers, self._interrupted)
         return session
 
@@ -169,20 +216,25 @@ class SequentialEngine:
 
     @torch.inference_mode()
     def _run(self, work: Work) -> Result:
-        cache = self._caches[work.session]
+        cache = self._caches.get(work.session)
+        if cache is None:  # closed since the work was handed in
+            raise SessionEvicted
         if work.start > cache.length:
             raise PositionGap(work.start, cache.length)
         began = time.perf_counter()
         cache.begin(work.start)
         try:
-            hidden = self._forward(work, cache)
+            hidden, largest = self._forward(work, cache)
         except BaseException:
             cache.revert()
             raise
         micros = round((time.perf_counter() - began) * 1e6)
-        return Result(hidden[hidden.shape[0] - work.reply :], micros)
+        first = hidden.shape[0] - work.reply
+        return Result(hidden[first:], largest[first:], micros)
 
-    def _forward(self, work: Work, cache: RevertibleKVCache) -> torch.Tensor:
+    def _forward(
+        self, work: Work, cache: RevertibleKVCache
+    ) -> tuple[torch.Tensor, npt.NDArray[np.float32]]:
         end = work.start + work.hidden.shape[0]
         positions = torch.arange(work.start, end, device=self.device)
         hidden: torch.Tensor = self._trunk(
@@ -193,9 +245,10 @@ class SequentialEngine:
         )
         # All positions count, wanted or not: their keys and values stay. Reading the answer waits
         # for the device, so that the measured time is the computation's.
-        if not bool(torch.isfinite(hidden).all()):
+        largest = largest_magnitudes(hidden[0])  # (1, T, W) -> (T,)
+        if not np.isfinite(largest).all():
             raise NonFinite("outgoing")
-        return hidden[0]  # (1, T, W) -> (T, W)
+        return hidden[0], largest
 
     @torch.inference_mode()
     def revert(self, session: SessionCache) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 import torch
 from tqdm import tqdm
 
-from cloud.engine import SequentialEngine
+from cloud.engine import KVMemory, SequentialEngine, SessionCache
 from lambda_split.errors import UsageError
 from lambda_split.partition import Checkpoint, load_trunk
 from lambda_split.split import Split
@@ -31,6 +31,7 @@ class TrunkSettings:
         dtype: Of its weights and hidden states.
         max_sessions: The most sessions at a time.
         max_positions: The most positions of one; the model's own limit where None.
+        kv_memory: Bytes that the keys and values of all sessions may take; unlimited where None.
     """
 
     split: Split
@@ -38,6 +39,7 @@ class TrunkSettings:
     dtype: torch.dtype
     max_sessions: int
     max_positions: int | None = None
+    kv_memory: int | None = None
 
 
 def choose_device(name: str) -> torch.device:
@@ -88,13 +90,28 @@ class _ReportingCheckpoint(Checkpoint):
             yield named_tensor
 
 
+def _kv_memory(
+    checkpoint: Checkpoint, settings: TrunkSettings, largest: SessionCache
+) -> KVMemory | None:
+    if settings.kv_memory is None:
+        return None
+    values = 2 * checkpoint.kv_heads * checkpoint.head_dim  # keys and values
+    kv_memory = KVMemory(settings.kv_memory, values * settings.dtype.itemsize)
+    if kv_memory.bytes_of(largest) > kv_memory.limit:
+        raise UsageError(
+            f"--kv-memory: a session of {largest.max_positions} positions needs "
+            f"{kv_memory.bytes_of(largest) / 1e9:.3g} GB: allow more, or fewer --max-positions"
+        )
+    return kv_memory
+
+
 def load_service(
     checkpoint: Checkpoint, settings: TrunkSettings
 ) -> tuple[SequentialEngine, ServerOffer]:
     """Read the trunk's tensors and describe them for the handshake.
 
     Raises:
-        UsageError: more positions asked for than the model has.
+        UsageError: more positions asked for than the model has, or than fit into the memory.
         SplitImpossible: the split does not fit the model.
         CheckpointError: the tensors cannot be read.
     """
@@ -105,6 +122,7 @@ def load_service(
         raise UsageError(
             f"--max-positions {max_positions}: the model has {checkpoint.max_positions} positions"
         )
+    kv_memory = _kv_memory(checkpoint, settings, SessionCache(layers, max_positions))
     names = checkpoint.layer_tensors(layers)
     with tqdm(total=len(names), desc="reading the trunk", unit=" tensors", disable=None) as bar:
         trunk = load_trunk(
@@ -119,6 +137,7 @@ def load_service(
         dtype=settings.dtype,
         device=settings.device,
         max_sessions=settings.max_sessions,
+        kv_memory=kv_memory,
     )
     offer = ServerOffer(
         fingerprint=checkpoint.fingerprint,

@@ -10,15 +10,16 @@ from __future__ import annotations
 import asyncio
 import collections
 import logging
+import secrets
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
 
 from cloud import codecs
 from cloud.engine import Engine, Outcome, SessionCache, Work
-from lambda_split.errors import ServerDraining
+from lambda_split.errors import InternalError, ServerDraining
 from lambda_split.wire.codecs import Encoded
 from lambda_split.wire.frames import Frame
 
@@ -43,11 +44,29 @@ class _Job:
     future: Future[Reply] = field(default_factory=Future)
 
 
+@dataclass(frozen=True, slots=True)
+class _Call(Generic[_T]):
+    function: Callable[[], _T]
+    future: Future[_T] = field(default_factory=Future)
+
+    def run(self) -> None:
+        if not self.future.set_running_or_notify_cancel():
+            return
+        try:
+            self.future.set_result(self.function())
+        except Exception as error:  # noqa: BLE001 - handed to the caller
+            self.future.set_exception(error)
+
+
 class Scheduler:
     """Runs an engine in a thread of its own.
 
     Args:
         engine: Touched by that thread only, from now on.
+
+    Attributes:
+        fault: Done only if the thread died of a fault. Everything then fails with this error, whose
+            incident number is in the log: the scheduler is of no use any more.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -57,8 +76,9 @@ class Scheduler:
         self._waiting: collections.OrderedDict[SessionCache, collections.deque[_Job]] = (
             collections.OrderedDict()
         )
-        self._calls: collections.deque[Callable[[], None]] = collections.deque()
-        self._stopping = False
+        self._calls: collections.deque[_Call[Any]] = collections.deque()
+        self._ended: ServerDraining | InternalError | None = None  # why nothing is taken any more
+        self.fault: Future[InternalError] = Future()
         # No daemon: torch aborts the process if its threads are torn down in mid-computation.
         self._thread = threading.Thread(target=self._run, name="engine")
 
@@ -90,8 +110,8 @@ class Scheduler:
         """
         job = _Job(session, forward)
         with self._changed:
-            if self._stopping:
-                job.future.set_exception(ServerDraining())
+            if self._ended is not None:
+                job.future.set_exception(self._ended)
             else:
                 self._waiting.setdefault(session, collections.deque()).append(job)
                 self._changed.notify()
@@ -111,55 +131,66 @@ class Scheduler:
         Args:
             patience_s: How long the running step may go on before it is interrupted.
         """
+        for job in self._refuse_all(ServerDraining()):
+            _fail(job.future, ServerDraining())
+        try:
+            await asyncio.to_thread(self._thread.join, patience_s)
+        finally:  # also where this is canceled: no thread may outlive it for long
+            if self._thread.is_alive():
+                _logger.warning("a step is still running: it is interrupted")
+                self._engine.interrupt()
+        await asyncio.to_thread(self._thread.join)
+
+    def _refuse_all(self, reason: ServerDraining | InternalError) -> list[_Job]:
+        """Take nothing any more; returns the jobs that were waiting."""
         with self._changed:
-            self._stopping = True
+            self._ended = self._ended or reason
             dropped = [job for jobs in self._waiting.values() for job in jobs]
             self._waiting.clear()
             self._changed.notify()
-        for job in dropped:
-            if job.future.set_running_or_notify_cancel():
-                job.future.set_exception(ServerDraining())
-        await asyncio.to_thread(self._thread.join, patience_s)
-        if self._thread.is_alive():
-            _logger.warning("a step is still running: it is interrupted")
-            self._engine.interrupt()
-            await asyncio.to_thread(self._thread.join)
+        return dropped
 
     def _call(self, function: Callable[[], _T]) -> Future[_T]:
-        """Run something on the engine's thread, between two steps."""
-        future: Future[_T] = Future()
-
-        def run() -> None:
-            if not future.set_running_or_notify_cancel():
-                return
-            try:
-                future.set_result(function())
-            except Exception as error:  # noqa: BLE001 - handed to the caller
-                future.set_exception(error)
-
+        """Run something on the engine's thread, before the next work."""
+        call = _Call(function)
         with self._changed:
-            if self._stopping:
-                future.set_exception(ServerDraining())
+            if self._ended is not None:
+                call.future.set_exception(self._ended)
             else:
-                self._calls.append(run)
+                self._calls.append(call)
                 self._changed.notify()
-        return future
+        return call.future
 
     # --- on the engine's thread -------------------------------------------------------------------
 
     def _run(self) -> None:
-        while True:
-            with self._changed:
-                while not (self._waiting or self._calls or self._stopping):
-                    self._changed.wait()
-                calls, self._calls = self._calls, collections.deque()
-                jobs = self._next_step()
-                stopping = self._stopping
-            for call in calls:
-                call()
-            self._step(jobs)
-            if stopping:
-                return
+        jobs: list[_Job] = []
+        try:
+            while (jobs := self._wait()) or self._ended is None:
+                self._run_calls()
+                self._step(jobs)
+            self._run_calls()
+        except BaseException:
+            incident = secrets.token_hex(8)
+            _logger.critical("incident %s: the engine's thread died", incident, exc_info=True)
+            fault = InternalError(incident)
+            for job in self._refuse_all(fault) + jobs:
+                _fail(job.future, fault)
+            while self._calls:
+                _fail(self._calls.popleft().future, fault)
+            self.fault.set_result(fault)
+
+    def _wait(self) -> list[_Job]:
+        """The works of the next step; none where there are only calls, or it is time to stop."""
+        with self._changed:
+            while not (self._waiting or self._calls or self._ended):
+                self._changed.wait()
+            return self._next_step()
+
+    def _run_calls(self) -> None:
+        """Open and close sessions, which must not wait for a whole step."""
+        while self._calls:
+            self._calls.popleft().run()
 
     def _next_step(self) -> list[_Job]:
         """The oldest job of each session; sessions with more go to the end of the line."""
@@ -183,6 +214,7 @@ class Scheduler:
         outcomes = self._outcomes([work for _, work in batch])
         for job, _ in batch:
             self._deliver(job, next(outcomes))
+            self._run_calls()
 
     def _outcomes(self, batch: Sequence[Work]) -> Iterator[Outcome]:
         """The engine's outcomes; whatever happens to it, one for each work."""
@@ -216,9 +248,23 @@ class Scheduler:
             job.future.set_exception(outcome)
             return
         try:
-            encoded = codecs.encode(outcome.hidden, job.forward.codec)
+            encoded = codecs.encode(outcome.hidden, job.forward.codec, outcome.largest)
         except Exception as error:  # noqa: BLE001 - handed to the one who sent this forward
-            self._engine.revert(job.session)
-            job.future.set_exception(error)
+            job.future.set_exception(self._revert(job.session) or error)
         else:
             job.future.set_result(Reply(encoded, outcome.micros))
+
+    def _revert(self, session: SessionCache) -> Exception | None:
+        """Take back the session's last work; the fault that keeps it from being taken back."""
+        try:
+            self._engine.revert(session)
+        except Exception as error:
+            _logger.exception("the engine could not take a work back")
+            return error
+        return None
+
+
+def _fail(future: Future[Any], error: Exception) -> None:
+    """Give a future its error, unless it is done or canceled."""
+    if future.running() or (not future.done() and future.set_running_or_notify_cancel()):
+        future.set_exception(error)

@@ -17,11 +17,14 @@ from websockets.datastructures import MultipleValuesError
 from websockets.http11 import Request, Response
 
 from cloud.connection import Connection, Limits, Service
-from cloud.engine import Engine
+from cloud.engine import RETRY_AFTER_S, Engine
 from cloud.listener import url_of
 from cloud.scheduler import Scheduler
+from cloud.sessions import OpenSessions
 from lambda_split import __version__
+from lambda_split.errors import InternalError
 from lambda_split.wire.handshake import ServerOffer
+from lambda_split.wire.messages import MAX_MESSAGE_BYTES
 
 __all__ = ["serve"]
 
@@ -38,6 +41,7 @@ async def serve(
     *,
     limits: Limits | None = None,
     token: str | None = None,
+    on_fault: Callable[[InternalError], None] | None = None,
 ) -> AsyncIterator[str]:
     """Serve an engine inside an ``async with`` block.
 
@@ -50,13 +54,15 @@ async def serve(
         listener: A bound socket; closed at the end.
         limits: What one connection may ask; the defaults where None.
         token: The bearer token that the upgrade request must have; None lets everyone in.
+        on_fault: Called in the event loop when the engine's thread has died of a fault: nothing can
+            be served any more, so leave the block.
 
     Yields:
         The URL to connect to.
     """
     limits = limits or Limits()
     scheduler = Scheduler(engine)
-    service = Service(offer, scheduler, limits)
+    service = Service(offer, scheduler, OpenSessions(scheduler, limits.evict_idle_s), limits)
 
     async def handle(connection: ServerConnection) -> None:
         await Connection(connection, service).run()
@@ -69,9 +75,9 @@ async def serve(
         sock=listener,
         # Browsers send an Origin, devices don't: a web page must not reach a local server.
         origins=[None],
-        process_request=_gate(token),
+        process_request=_gate(token, limits.max_connections),
         compression=None,  # hidden states don't deflate, and it costs memory per connection
-        max_size=limits.max_message_bytes(offer.hidden_size),
+        max_size=MAX_MESSAGE_BYTES,  # a hello; an accepted session may send whole chunks
         max_queue=2,  # beyond what a device may have in flight, read little ahead
         open_timeout=limits.handshake_s,
         close_timeout=limits.goodbye_s,
@@ -80,6 +86,9 @@ async def serve(
         server_header=f"lambda-split/{__version__}",
         logger=library_logger,
     )
+    if on_fault is not None:
+        fault = asyncio.wrap_future(scheduler.fault)
+        fault.add_done_callback(lambda done: on_fault(done.result()))
     scheduler.start()
     try:
         yield url_of(listener)
@@ -98,29 +107,38 @@ async def _stop(server: Server, service: Service) -> None:
             await server.wait_closed()
     except TimeoutError:
         _logger.warning("stopping: not all connections closed in time")
-    await service.scheduler.stop(patience_s=0.5)
+    finally:  # also where this is canceled: the process cannot end before the engine's thread
+        await service.scheduler.stop(patience_s=0.5)
 
 
-def _gate(token: str | None) -> Callable[[ServerConnection, Request], Response | None]:
-    """Check the bearer token before the upgrade."""
+def _gate(
+    token: str | None, max_connections: int
+) -> Callable[[ServerConnection, Request], Response | None]:
+    """Check the bearer token, and the number of connections, before the upgrade."""
     expected = None if token is None else hashlib.sha256(token.encode()).digest()
 
     def check(connection: ServerConnection, request: Request) -> Response | None:
-        if expected is None:
-            return None
-        try:
-            header = request.headers.get("Authorization", "")
-        except MultipleValuesError:
-            header = ""
-        scheme, given = header[: len(_SCHEME)], header[len(_SCHEME) :]
-        # Digests have one length, and comparing them takes the same time wherever they differ.
-        digest = hashlib.sha256(given.strip().encode("utf-8", "surrogateescape")).digest()
-        right = hmac.compare_digest(digest, expected)
-        if right and scheme.lower() == _SCHEME.lower():
-            return None
-        _logger.info("refused a connection without a valid token")
-        response = connection.respond(http.HTTPStatus.UNAUTHORIZED, "a valid token is needed\n")
-        response.headers["WWW-Authenticate"] = "Bearer"
-        return response
+        if expected is not None and not _has_token(request, expected):
+            _logger.info("refused a connection without a valid token")
+            response = connection.respond(http.HTTPStatus.UNAUTHORIZED, "give a valid token\n")
+            response.headers["WWW-Authenticate"] = "Bearer"
+            return response
+        if len(connection.server.connections) >= max_connections:
+            _logger.warning("refused a connection: %d are open", max_connections)
+            response = connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "try again later\n")
+            response.headers["Retry-After"] = str(RETRY_AFTER_S)
+            return response
+        return None
 
     return check
+
+
+def _has_token(request: Request, expected: bytes) -> bool:
+    try:
+        header = request.headers.get("Authorization", "")
+    except MultipleValuesError:
+        return False
+    scheme, given = header[: len(_SCHEME)], header[len(_SCHEME) :]
+    # Digests have one length, and comparing them takes the same time wherever they differ.
+    digest = hashlib.sha256(given.strip().encode("utf-8", "surrogateescape")).digest()
+    return hmac.compare_digest(digest, expected) and scheme.lower() == _SCHEME.lower()

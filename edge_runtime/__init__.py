@@ -9,12 +9,18 @@
             print(piece, end="")
 """
 
+from lambda_split.telemetry import disable_telemetry
+
+# Before any module of this package imports onnxruntime; the one side effect of an import here.
+disable_telemetry()
+
 from edge_runtime.chat import Message
-from edge_runtime.generator import GenerationResult, TextGenerator, TextStream
+from edge_runtime.generator import TextGenerator
 from edge_runtime.graphs import RuntimeSettings
-from edge_runtime.replay import RetryPolicy
+from edge_runtime.retry import RetryPolicy
 from edge_runtime.sampling import SamplingSettings
 from edge_runtime.stats import GenerationStats
+from edge_runtime.stream import GenerationResult, TextStream
 
 __all__ = [
     "GenerationResult",

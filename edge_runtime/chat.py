@@ -3,13 +3,14 @@
 A template is a jinja2 program that comes with the model. It is run as transformers'
 ``apply_chat_template`` runs it (block trimming, loop controls, ``raise_exception``,
 ``strftime_now``, plain JSON, ``generation`` blocks), and as what it is: someone else's program. It
-sees strings only, runs in jinja2's sandbox, and what it may compute is bounded.
+sees strings only and runs in a sandbox that bounds its memory and its time.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn, Self
@@ -19,15 +20,17 @@ import jinja2.exceptions
 import jinja2.ext
 import jinja2.nodes
 import jinja2.parser
-import jinja2.sandbox
 
+from edge_runtime.template_sandbox import Sandbox, allot
 from lambda_split.errors import ChatTemplateError, ChatTemplateInvalid
 
 __all__ = ["ChatTemplate", "Message"]
 
 _MAX_SOURCE_CHARACTERS = 1 << 20  # the longest templates that models ship have some 20,000
-_MAX_TEXT_CHARACTERS = 1 << 24  # far more than any context holds
-_MAX_INTEGER_BITS = 4096
+# With these bounds, JSON is at most a few times as long as what it is made of.
+_MAX_JSON_INDENT = 8
+# Neither widths, which C libraries know here, too, nor anything but one flag before the letter.
+_STRFTIME = re.compile(r"(?:[^%]|%%|%[-_#^0]?[A-Za-z])*")
 
 
 @dataclass(frozen=True)
@@ -92,18 +95,13 @@ class ChatTemplate:
             "documents": None,
             "add_generation_prompt": add_generation_prompt,
         }
-        pieces: list[str] = []
-        length = 0
         try:
-            for piece in self._template.generate(variables):
-                length += len(piece)
-                _check_size(length, _MAX_TEXT_CHARACTERS)
-                pieces.append(piece)
+            with allot():
+                return self._template.render(variables)
         except jinja2.TemplateError as error:
             raise ChatTemplateError(error.message or type(error).__name__) from error
         except Exception as error:  # a template can fail as any program can
             raise ChatTemplateError(f"{type(error).__name__}: {error}") from error
-        return "".join(pieces)
 
 
 class _GenerationBlocks(jinja2.ext.Extension):
@@ -116,52 +114,13 @@ class _GenerationBlocks(jinja2.ext.Extension):
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
-class _Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
-    """jinja2's sandbox, which keeps a template from the interpreter, with bounds on sizes.
-
-    A short expression could otherwise fill the memory. How long a template runs is bounded by what
-    it can loop over: the messages, and ranges, of which jinja2 allows 100,000 numbers each.
-    """
-
-    intercepted_binops = frozenset({"*", "**"})
-
-    def call_binop(
-        self, context: jinja2.runtime.Context, operator: str, left: object, right: object
-    ) -> object:
-        """Refuse products that are too large; jinja2 calls this for the operators named above."""
-        if operator == "**":
-            if isinstance(left, int) and isinstance(right, int):
-                _check_size(left.bit_length() * right, _MAX_INTEGER_BITS)
-        else:
-            for sequence, times in ((left, right), (right, left)):
-                if isinstance(sequence, str | list | tuple) and isinstance(times, int):
-                    _check_size(len(sequence) * times, _MAX_TEXT_CHARACTERS)
-        return super().call_binop(context, operator, left, right)
-
-    # Positional only, lest they clash with the names of a template's own arguments.
-    def call(
-        self, context: jinja2.runtime.Context, obj: object, /, *args: object, **kwargs: object
-    ) -> object:
-        """Refuse widths and counts that are too large, as in ``"x".ljust(10 ** 10)``."""
-        for value in (*args, *kwargs.values()):
-            if isinstance(value, int):
-                _check_size(value, _MAX_TEXT_CHARACTERS)
-        return super().call(context, obj, *args, **kwargs)
-
-
-def _check_size(size: int, limit: int) -> None:
-    if size > limit:
-        raise jinja2.exceptions.SecurityError(f"the template makes something larger than {limit}")
-
-
 def _environment() -> jinja2.Environment:
-    environment = _Sandbox(
+    environment = Sandbox(
         trim_blocks=True,
         lstrip_blocks=True,
         extensions=[_GenerationBlocks, jinja2.ext.loopcontrols],
     )
     environment.filters["tojson"] = _to_json
-    del environment.globals["lipsum"]  # makes up text of any length
     environment.globals["raise_exception"] = _raise_exception
     environment.globals["strftime_now"] = _strftime_now
     return environment
@@ -172,6 +131,8 @@ def _raise_exception(message: str) -> NoReturn:
 
 
 def _strftime_now(layout: str) -> str:
+    if not _STRFTIME.fullmatch(layout):
+        raise jinja2.exceptions.SecurityError("the template asks for a date in an unusual format")
     # The user's own clock and time zone, as transformers has it.
     return dt.datetime.now().astimezone().strftime(layout)
 
@@ -184,6 +145,10 @@ def _to_json(
     sort_keys: bool = False,  # noqa: FBT001, FBT002
 ) -> str:
     """JSON as it is: jinja2's own filter escapes it for HTML, which no model was trained on."""
+    if isinstance(indent, str) or (indent is not None and indent > _MAX_JSON_INDENT):
+        raise jinja2.exceptions.SecurityError("the template indents JSON far")
+    if separators is not None and max(map(len, separators)) > _MAX_JSON_INDENT:
+        raise jinja2.exceptions.SecurityError("the template separates JSON by long texts")
     return json.dumps(
         value,
         ensure_ascii=ensure_ascii,

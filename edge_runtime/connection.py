@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import os
+import socket
+import struct
 import time
+import urllib.parse
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import NoReturn
 
 import websockets.exceptions
 import websockets.sync.client
@@ -15,6 +21,8 @@ from edge_runtime.stats import Meter
 from lambda_split.bundle import Manifest
 from lambda_split.errors import (
     ConnectionLost,
+    MessageMalformed,
+    RemoteError,
     ServerDraining,
     ServerUnreachable,
     Unauthorized,
@@ -31,6 +39,9 @@ __all__ = ["Connection", "Endpoint", "make_hello"]
 
 # A server that is gone does not answer the closing handshake: don't wait for it for long.
 _CLOSE_TIMEOUT_S = 2.0
+# Close codes (RFC 6455, section 7.4.1) by which one side objects to what the other sent: protocol
+# error, invalid text, policy, message too big. Trying the same again would change nothing.
+_OBJECTIONS = frozenset({1002, 1007, 1008, 1009})
 
 
 @dataclass(frozen=True)
@@ -41,7 +52,11 @@ class Endpoint:
         url: ``ws://`` or ``wss://`` address.
         token: Bearer token for the upgrade request; never logged.
         connect_timeout_s: For TCP, TLS, upgrade and welcome, each.
-        reply_timeout_s: A reply that takes longer counts as a lost connection.
+        reply_timeout_s: A reply that takes longer, or a message that the server does not read for
+            so long, counts as a lost connection.
+
+    Raises:
+        UsageError: the address is no WebSocket address, or the token cannot stand in a header.
     """
 
     url: str
@@ -50,8 +65,12 @@ class Endpoint:
     reply_timeout_s: float = 60.0
 
     def __post_init__(self) -> None:
-        if not self.url.startswith(("ws://", "wss://")):
-            raise UsageError(f"the server's address {self.url!r} must begin with ws:// or wss://")
+        _check_url(self.url)
+        token = self.token
+        if token is not None and (
+            not token or not token.isascii() or not token.isprintable() or " " in token
+        ):
+            raise UsageError("the token must be printable ASCII characters without spaces")
 
     def __repr__(self) -> str:
         secret = "" if self.token is None else ", token=…"
@@ -94,6 +113,9 @@ class Connection:
             ServerUnreachable: no connection.
             Unauthorized: the token is missing or wrong.
             Refused: the handshake failed.
+            ServerError: the server is shutting down, or in trouble.
+            ProtocolError: the server broke the protocol.
+            RemoteError: an error that this version does not know.
             ConnectionLost: it broke during the handshake.
         """
         self._endpoint = endpoint
@@ -127,7 +149,8 @@ class Connection:
         """Send a chunk.
 
         Raises:
-            ConnectionLost: the connection broke.
+            WireError: the server closed, and said why.
+            ConnectionLost: the connection broke, or the server does not read.
         """
         self._send(self._session.forward(start, tokens, encoded, reply=reply))
 
@@ -138,6 +161,7 @@ class Connection:
             RequestError: the server rejected that forward; the session goes on.
             ServerError: the server ended the session.
             ProtocolError: one side broke the protocol.
+            RemoteError: the server objected in a way that this version does not know.
             ConnectionLost: the connection broke, or the reply took too long.
         """
         begin = time.perf_counter()
@@ -171,11 +195,11 @@ class Connection:
         except TimeoutError as error:
             raise ConnectionLost(f"no answer within {timeout_s:g} s") from error
         except (OSError, websockets.exceptions.WebSocketException) as error:
-            raise ConnectionLost(str(error) or type(error).__name__) from error
+            _raise_closed(error)
         self._meter.bytes_down += len(message)
         return message
 
-    def _raise_parting_error(self, cause: Exception) -> None:
+    def _raise_parting_error(self, cause: Exception) -> NoReturn:
         """Sending failed because the server closed: its last message says why."""
         try:
             while True:
@@ -185,7 +209,50 @@ class Connection:
                 ):
                     raise ServerDraining
         except (OSError, websockets.exceptions.WebSocketException):
-            raise ConnectionLost(str(cause) or type(cause).__name__) from cause
+            _raise_closed(cause)
+
+
+def _check_url(url: str) -> None:
+    """Refuse what would fail in the socket library, each part in a way of its own."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+        host.encode("idna")
+    except (ValueError, UnicodeError, AttributeError) as error:
+        raise UsageError(f"{url!r} is not a WebSocket address: {error}") from error
+    if parts.scheme not in {"ws", "wss"}:
+        raise UsageError(f"the server's address {url!r} must begin with ws:// or wss://")
+    if not host or port == 0:
+        raise UsageError(f"{url!r} is not a WebSocket address: it must be like ws://HOST:PORT")
+
+
+def _raise_closed(error: Exception) -> NoReturn:
+    """The connection ended: by accident, or because one side objects to what the other sent."""
+    if isinstance(error, websockets.exceptions.ConnectionClosed):
+        # The side that closes first says why, the other repeats it.
+        close = error.rcvd if error.rcvd_then_sent is not False else None
+        if close is not None and close.code in _OBJECTIONS:
+            reason = close.reason or "no reason given"
+            raise RemoteError(f"close-{close.code}", reason) from error
+        if close is None and error.sent is not None and error.sent.code in _OBJECTIONS:
+            raise MessageMalformed(error.sent.reason) from error
+    raise ConnectionLost(str(error) or type(error).__name__) from error
+
+
+def _limit_sending(connection: socket.socket, seconds: float) -> None:
+    """Let a send fail that makes no progress for that long, since the peer does not read.
+
+    Without it sending blocks for good once the buffers are full. A timeout of the socket object
+    would not do: it would hold for the library's receiving thread, too.
+    """
+    if os.name == "nt":
+        value = struct.pack("L", math.ceil(seconds * 1000))  # a DWORD of milliseconds
+    else:
+        whole = int(seconds)
+        value = struct.pack("ll", whole, int((seconds - whole) * 1_000_000))  # struct timeval
+    # A server that ended the connection right away has left no socket; what it said is read next.
+    with contextlib.suppress(OSError):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
 
 
 def _largest_reply(hello: Hello, max_chunk_tokens: int) -> int:
@@ -200,7 +267,7 @@ def _connect(
 ) -> websockets.sync.client.ClientConnection:
     headers = {"Authorization": f"Bearer {endpoint.token}"} if endpoint.token is not None else {}
     try:
-        return lifetime.enter_context(
+        connection = lifetime.enter_context(
             websockets.sync.client.connect(
                 endpoint.url,
                 additional_headers=headers,
@@ -212,6 +279,7 @@ def _connect(
                 proxy=None,
             )
         )
+        _limit_sending(connection.socket, endpoint.reply_timeout_s)
     except websockets.exceptions.InvalidStatus as error:
         if error.response.status_code == HTTPStatus.UNAUTHORIZED:
             raise Unauthorized from error
@@ -224,3 +292,4 @@ def _connect(
         raise ServerUnreachable(endpoint.url, reason) from error
     except (OSError, websockets.exceptions.WebSocketException) as error:
         raise ServerUnreachable(endpoint.url, str(error) or type(error).__name__) from error
+    return connection

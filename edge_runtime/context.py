@@ -62,6 +62,7 @@ class Context:
         while kept < limit and self._token_ids[kept] == token_ids[kept]:
             kept += 1
         self._truncate(kept)
+        self._meter.cached_tokens += kept
         return kept
 
     def extend(self, token_ids: Sequence[int]) -> Logits:
@@ -79,8 +80,11 @@ class Context:
         Raises:
             PromptEmpty: no tokens.
             PromptTooLong: more than the session has positions.
-            RequestError: the server rejected a chunk.
+            UsageError: the session was closed.
+            WireError: the server rejected a chunk, does not serve this bundle any more, or broke
+                the protocol.
             ConnectionLost: replaying was given up.
+            BundleError: a graph failed.
         """
         (logits,) = self._run(token_ids, all_logits=False)
         last: Logits = logits[-1]  # (n, V) -> (V,)
@@ -126,7 +130,11 @@ class Context:
     ) -> Iterator[Logits]:
         end = start + len(ids)
         in_flight: collections.deque[range] = collections.deque()
-        for chunk in _chunks(range(start, end), self._trunk.chunk_tokens):
+        position = start
+        while position < end:
+            # Asked for anew each time: after a reconnect a server may take smaller chunks.
+            chunk = range(position, min(position + self._trunk.chunk_tokens, end))
+            position = chunk.stop
             if len(in_flight) >= self._trunk.max_in_flight:
                 yield from self._finish(in_flight.popleft(), end, all_logits=all_logits)
             with self._meter.head():
@@ -153,8 +161,3 @@ class Context:
             logits = self._tail.run(hidden, chunk.stop - len(hidden), self._tail_cache, rows)
         if rows:
             yield logits
-
-
-def _chunks(positions: range, size: int) -> Iterator[range]:
-    for start in range(positions.start, positions.stop, size):
-        yield range(start, min(start + size, positions.stop))

@@ -2,85 +2,33 @@
 
 from __future__ import annotations
 
+import operator
 import os
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Literal, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
-from edge_runtime.chat import ChatTemplate, Message
 from edge_runtime.connection import Endpoint
 from edge_runtime.context import Context
-from edge_runtime.detokenizer import Detokenizer
 from edge_runtime.graphs import RuntimeSettings, load_head, load_tail
-from edge_runtime.replay import ReplayingTrunk, RetryPolicy
+from edge_runtime.prompt import Prompt, PromptEncoder, load_prompt_encoder
+from edge_runtime.replay import ReplayingTrunk
+from edge_runtime.retry import RetryPolicy
 from edge_runtime.sampling import Sampler, SamplingSettings
-from edge_runtime.stats import GenerationStats, Meter
+from edge_runtime.stats import Meter
 from edge_runtime.stopping import StopMatcher
-from edge_runtime.tokenizer import Tokenizer
+from edge_runtime.stream import GenerationResult, TextStream
 from lambda_split.bundle import Bundle, TextSettings, load_bundle
-from lambda_split.errors import ManifestInvalid, PromptEmpty, PromptTooLong, UsageError
+from lambda_split.errors import ManifestInvalid, PromptTooLong, UsageError
 from lambda_split.wire.frames import Codec
 
-__all__ = ["FinishReason", "GenerationResult", "Prompt", "TextGenerator", "TextStream"]
+__all__ = ["TextGenerator"]
 
 DEFAULT_MAX_POSITIONS = 4096
 DEFAULT_CHUNK_TOKENS = 128
-
-FinishReason = Literal["stop", "length"]
-Prompt = str | Sequence[Message] | Sequence[int]
-
-
-@dataclass(frozen=True)
-class GenerationResult:
-    """One completed generation.
-
-    Attributes:
-        text: The new text, without the stop string.
-        token_ids: The sampled tokens, the stop token included.
-        prompt_token_ids: The prompt's tokens.
-        finish_reason: ``stop`` for a stop token or string, ``length`` for a full budget.
-        stats: What it cost.
-    """
-
-    text: str
-    token_ids: tuple[int, ...]
-    prompt_token_ids: tuple[int, ...]
-    finish_reason: FinishReason
-    stats: GenerationStats
-
-
-class TextStream:
-    """An iterator over the pieces of text of one running generation.
-
-    Pieces are never empty and never hold half a character. :attr:`result` is there once the
-    iteration has ended. Closing it early leaves the generator ready for the next prompt.
-    """
-
-    def __init__(self, pieces: Iterator[str], outcome: list[GenerationResult]) -> None:
-        self._pieces = pieces
-        self._outcome = outcome
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        return next(self._pieces)
-
-    @property
-    def result(self) -> GenerationResult:
-        """The whole generation.
-
-        Raises:
-            UsageError: it has not ended yet.
-        """
-        if not self._outcome:
-            raise UsageError("the stream has not ended: iterate over it first")
-        return self._outcome[0]
 
 
 class TextGenerator:
@@ -98,18 +46,20 @@ class TextGenerator:
     """
 
     def __init__(
-        self, bundle: Bundle, context: Context, trunk: ReplayingTrunk, meter: Meter
+        self,
+        bundle: Bundle,
+        prompts: PromptEncoder,
+        context: Context,
+        trunk: ReplayingTrunk,
+        meter: Meter,
     ) -> None:
         """Use :meth:`open`, which builds these."""
         text = _text_settings(bundle)
         self._bundle = bundle
+        self._prompts = prompts
         self._context = context
         self._trunk = trunk
         self._meter = meter
-        self._tokenizer = Tokenizer.load(
-            bundle.file(text.tokenizer), bundle.manifest.geometry.vocab_size
-        )
-        self._template = _load_template(bundle, text)
         self._stop_token_ids = frozenset(text.stop_token_ids)
         self._turn = 0
         self.default_sampling = SamplingSettings(
@@ -143,39 +93,47 @@ class TextGenerator:
             max_positions: Tokens that the conversation may grow to; at most the model's own.
             chunk_tokens: Prompts go in pieces of that many tokens.
             runtime: Threads and memory settings of onnxruntime.
-            retry: How hard to try when the connection is lost.
+            retry: How long to wait for the server, and how hard to try when the connection is
+                lost.
 
         Raises:
             BundleError: the bundle is missing, altered or malformed.
             UsageError: a setting makes no sense.
             LinkError: the server cannot be reached.
-            Refused: the server does not serve this bundle.
+            Refused: the server does not serve this bundle, is full, or wants another token.
+            ServerError: the server is shutting down, or failed.
+            ProtocolError: the server broke the protocol.
+            RemoteError: an error that this version does not know.
         """
         loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
         wanted = Codec.from_label(codec)
         if wanted is None:
             known = ", ".join(known.label for known in Codec)
             raise UsageError(f"unknown codec {codec!r}: choose one of {known}")
+        text = _text_settings(loaded)
         limit = loaded.manifest.geometry.max_positions
         positions = min(limit, DEFAULT_MAX_POSITIONS) if max_positions is None else max_positions
-        if not 1 <= positions <= limit:
+        positions = _whole("max_positions", positions)
+        if positions > limit:
             raise UsageError(f"max_positions must be between 1 and the model's {limit}")
-        if chunk_tokens < 1:
-            raise UsageError("chunk_tokens must be at least 1")
         settings = RuntimeSettings() if runtime is None else runtime
-        head = load_head(loaded, settings)
-        tail = load_tail(loaded, settings)
+        policy = RetryPolicy() if retry is None else retry
         meter = Meter()
         trunk = ReplayingTrunk(
-            Endpoint(url, token),
+            Endpoint(url, token, policy.connect_timeout_s, policy.reply_timeout_s),
             loaded.manifest,
             meter,
-            codecs=(wanted,),
+            codec=wanted,
             max_positions=positions,
-            chunk_tokens=chunk_tokens,
-            retry=RetryPolicy() if retry is None else retry,
+            chunk_tokens=_whole("chunk_tokens", chunk_tokens),
+            retry=policy,
         )
-        return cls(loaded, Context(head, tail, trunk, meter), trunk, meter)
+        prompts = load_prompt_encoder(loaded, text)
+        context = Context(load_head(loaded, settings), load_tail(loaded, settings), trunk, meter)
+        generator = cls(loaded, prompts, context, trunk, meter)
+        # Last, so that whatever else is wrong takes no place on the server.
+        trunk.connect()
+        return generator
 
     def __enter__(self) -> Self:
         return self
@@ -189,7 +147,7 @@ class TextGenerator:
         self.close()
 
     def close(self) -> None:
-        """End the session; the trunk frees its cache."""
+        """End the session for good; the trunk frees its cache."""
         self._trunk.close()
 
     @property
@@ -201,27 +159,18 @@ class TextGenerator:
         """The tokens of a prompt.
 
         Args:
-            prompt: Text to continue (the tokenizer adds its own start token), messages to put
-                through the chat template, or token ids as they are.
+            prompt: Text to continue (the tokenizer adds its own start token); messages to put
+                through the chat template, as :class:`Message` or as mappings with ``role`` and
+                ``content``; or token ids as they are, integers of any kind.
 
         Raises:
-            UsageError: messages for a model without a chat template, or ids out of range.
+            UsageError: an item of another kind, messages for a model without a chat template, or
+                ids out of range.
+            ChatTemplateError: the chat template refuses the messages.
+            TokenizerInvalid: the tokenizer fails.
             PromptEmpty: no tokens.
         """
-        if isinstance(prompt, str):
-            ids = self._tokenizer.encode(prompt, add_special_tokens=True)
-        elif prompt and isinstance(prompt[0], Message):
-            if self._template is None:
-                raise UsageError("this model has no chat template: pass a text prompt")
-            messages = [item for item in prompt if isinstance(item, Message)]
-            text = self._template.render(messages, add_generation_prompt=True)
-            ids = self._tokenizer.encode(text, add_special_tokens=False)
-        else:
-            ids = [item for item in prompt if isinstance(item, int)]
-            self._tokenizer.check(ids)
-        if not ids:
-            raise PromptEmpty
-        return ids
+        return self._prompts.encode(prompt)
 
     def stream(
         self,
@@ -239,11 +188,19 @@ class TextGenerator:
             sampling: The bundle's defaults where None.
             stop: Strings that end the generation; they are not part of the text.
 
+        Returns:
+            The stream; nothing is computed before its first piece is asked for. Its iteration
+            raises :class:`ConnectionLost` once replaying is given up, :class:`WireError` where the
+            server objects or does not serve this bundle any more, :class:`BundleError` where a
+            graph fails, and :class:`UsageError` once another generation was started.
+
         Raises:
-            UsageError: a setting makes no sense, or the prompt is too long.
+            UsageError: a setting makes no sense, the generator is closed, or the prompt is none, as
+                for :meth:`tokenize`, or too long.
+            TokenizerInvalid: the tokenizer fails.
         """
-        if max_new_tokens < 1:
-            raise UsageError("max_new_tokens must be at least 1")
+        self._check_open()
+        budget = _whole("max_new_tokens", max_new_tokens)
         ids = self.tokenize(prompt)
         if len(ids) > self._context.max_positions:
             raise PromptTooLong(
@@ -253,8 +210,14 @@ class TextGenerator:
             )
         matcher = StopMatcher(stop)
         sampler = Sampler(self.default_sampling if sampling is None else sampling)
-        outcome: list[GenerationResult] = []
-        return TextStream(self._run(ids, max_new_tokens, sampler, matcher, outcome), outcome)
+        return TextStream(
+            self._sample(ids, budget, sampler),
+            ids,
+            self._prompts.tokenizer,
+            matcher,
+            stop_token_ids=self._stop_token_ids,
+            meter=self._meter,
+        )
 
     def generate(
         self,
@@ -264,7 +227,7 @@ class TextGenerator:
         sampling: SamplingSettings | None = None,
         stop: Sequence[str] = (),
     ) -> GenerationResult:
-        """Generate to the end; arguments and errors as for :meth:`stream`."""
+        """Generate to the end; arguments and errors as for :meth:`stream` and its iteration."""
         stream = self.stream(prompt, max_new_tokens=max_new_tokens, sampling=sampling, stop=stop)
         for _ in stream:
             pass
@@ -280,7 +243,15 @@ class TextGenerator:
 
         Returns:
             float64 (tokens - 1,), in nats.
+
+        Raises:
+            UsageError: the generator is closed, or the prompt is none, as for :meth:`tokenize`, or
+                too short or too long.
+            ConnectionLost: replaying was given up.
+            WireError: the server objects or does not serve this bundle any more.
+            BundleError: the tokenizer or a graph fails.
         """
+        self._check_open()
         ids = self.tokenize(prompt)
         if len(ids) < 2:
             raise UsageError("a text of at least two tokens can be scored")
@@ -297,67 +268,18 @@ class TextGenerator:
             position += len(wide)
         return np.concatenate(parts)
 
-    def _run(
-        self,
-        prompt_ids: list[int],
-        max_new_tokens: int,
-        sampler: Sampler,
-        matcher: StopMatcher,
-        outcome: list[GenerationResult],
-    ) -> Iterator[str]:
-        self._turn += 1
-        begin = time.perf_counter()
-        before = self._meter.reading()
-        detokenizer = Detokenizer(self._tokenizer, prompt_ids)
-        cached = self._context.rewind(prompt_ids)
-        pieces: list[str] = []
-        sampled: list[int] = []
-        stopped = False
-        ttft_s = 0.0
-        for token in self._sample(prompt_ids, cached, max_new_tokens, sampler):
-            ttft_s = ttft_s or time.perf_counter() - begin
-            sampled.append(token)
-            if token in self._stop_token_ids:
-                stopped = True
-                break
-            emitted = matcher.push(detokenizer.push(token))
-            if emitted.text:
-                pieces.append(emitted.text)
-                yield emitted.text
-            if emitted.matched is not None:
-                stopped = True
-                break
-        if matcher.matched is None:
-            # What was held back: an unfinished character, or the beginning of a stop string.
-            emitted = matcher.push(detokenizer.flush())
-            stopped = stopped or emitted.matched is not None
-            rest = emitted.text + ("" if emitted.matched is not None else matcher.flush())
-            if rest:
-                pieces.append(rest)
-                yield rest
-        stats = replace(
-            self._meter.since(before),
-            prompt_tokens=len(prompt_ids),
-            cached_tokens=cached,
-            completion_tokens=len(sampled),
-            ttft_s=ttft_s,
-            total_s=time.perf_counter() - begin,
-        )
-        result = GenerationResult(
-            text="".join(pieces),
-            token_ids=tuple(sampled),
-            prompt_token_ids=tuple(prompt_ids),
-            finish_reason="stop" if stopped else "length",
-            stats=stats,
-        )
-        outcome.append(result)
+    def _check_open(self) -> None:
+        if self._trunk.closed:
+            raise UsageError("this TextGenerator is closed: open another one")
 
     def _sample(
-        self, prompt_ids: list[int], cached: int, max_new_tokens: int, sampler: Sampler
+        self, prompt_ids: list[int], max_new_tokens: int, sampler: Sampler
     ) -> Iterator[int]:
         """Sampled tokens; each is run through the model only when the next one is asked for."""
+        self._turn += 1
         turn = self._turn
         history = list(prompt_ids)
+        cached = self._context.rewind(prompt_ids)
         logits = self._context.extend(prompt_ids[cached:])
         # The last token sampled needs no position of its own.
         budget = min(max_new_tokens, self._context.max_positions - len(prompt_ids) + 1)
@@ -381,8 +303,12 @@ def _text_settings(bundle: Bundle) -> TextSettings:
     return text
 
 
-def _load_template(bundle: Bundle, text: TextSettings) -> ChatTemplate | None:
-    if text.chat_template is None:
-        return None
-    source = bundle.file(text.chat_template).read_text(encoding="utf-8")
-    return ChatTemplate.from_source(source, text.special_tokens)
+def _whole(name: str, value: int) -> int:
+    """The value as an integer of at least 1, whatever kind of integer it is."""
+    try:
+        whole = operator.index(value)
+    except TypeError as error:
+        raise UsageError(f"{name} must be an integer, not {value!r}") from error
+    if whole < 1:
+        raise UsageError(f"{name} must be at least 1")
+    return whole

@@ -63,11 +63,10 @@ def load_tail(bundle: Bundle, settings: RuntimeSettings) -> TailRunner:
     return TailRunner(opened, geometry)
 
 
-class HeadRunner:
-    """Embedding and first layers: token ids to hidden states."""
+class _Runner:
+    """What head and tail share: an opened graph and the caches that belong to it."""
 
     def __init__(self, opened: OpenedGraph, geometry: Geometry) -> None:
-        """Use :func:`load_head`."""
         self._opened = opened
         self._geometry = geometry
 
@@ -79,6 +78,10 @@ class HeadRunner:
     def new_cache(self, max_positions: int) -> GraphCache:
         """An empty cache for one session of at most that many positions."""
         return GraphCache(self._opened, max_positions)
+
+
+class HeadRunner(_Runner):
+    """Embedding and first layers: token ids to hidden states; made by :func:`load_head`."""
 
     def run(self, token_ids: _Integers, start: int, cache: GraphCache) -> _Floats:
         """Compute hidden states; the cache is first cut back to ``start``, then appended to.
@@ -113,22 +116,8 @@ class HeadRunner:
         return hidden.reshape(tokens, self._geometry.hidden_size)  # (1, T, W) -> (T, W)
 
 
-class TailRunner:
-    """Last layers, norm and LM head: hidden states to logits."""
-
-    def __init__(self, opened: OpenedGraph, geometry: Geometry) -> None:
-        """Use :func:`load_tail`."""
-        self._opened = opened
-        self._geometry = geometry
-
-    @property
-    def has_layers(self) -> bool:
-        """Whether it has decoder layers, and with them a cache that has to be complete."""
-        return bool(self._opened.graph.kv)
-
-    def new_cache(self, max_positions: int) -> GraphCache:
-        """An empty cache for one session of at most that many positions."""
-        return GraphCache(self._opened, max_positions)
+class TailRunner(_Runner):
+    """Last layers, norm and LM head: hidden states to logits; made by :func:`load_tail`."""
 
     def run(
         self, hidden: _Floats, start: int, cache: GraphCache, logit_rows: Sequence[int]

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import collections
 import logging
-import random
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.connection import Connection, Endpoint, make_hello
+from edge_runtime.retry import RetryPolicy
+from edge_runtime.sent_rows import SentRows
 from edge_runtime.stats import Meter
 from lambda_split.bundle import Manifest
 from lambda_split.errors import (
@@ -27,10 +29,10 @@ from lambda_split.errors import (
     ServerError,
     UsageError,
 )
-from lambda_split.wire.codecs import Encoded, decode, encode
+from lambda_split.wire.codecs import decode, encode
 from lambda_split.wire.frames import Codec
 
-__all__ = ["ReplayingTrunk", "RetryPolicy", "SentRows"]
+__all__ = ["ReplayingTrunk"]
 
 logger = logging.getLogger(__name__)
 
@@ -38,72 +40,22 @@ Hidden = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class RetryPolicy:
-    """How hard to try when the connection is lost.
+class _Piece:
+    """What one frame carries of a chunk: all of it, where the server takes frames that long."""
 
-    Attributes:
-        first_delay_s: Pause before the second attempt; the first comes at once.
-        factor: Each pause is that much longer than the one before, with full jitter.
-        max_delay_s: The longest pause.
-        give_up_after_s: Without any progress for that long, the error is raised.
-    """
-
-    first_delay_s: float = 0.05
-    factor: float = 2.0
-    max_delay_s: float = 5.0
-    give_up_after_s: float = 300.0
-
-    def delay_s(self, attempt: int) -> float:
-        """The pause before an attempt, the first being 0: exponential backoff with jitter."""
-        if attempt == 0:
-            return 0.0
-        # The exponent is bounded so that a long outage cannot overflow the power.
-        ceiling = min(self.max_delay_s, self.first_delay_s * self.factor ** min(attempt - 1, 32))
-        return ceiling * random.uniform(0.5, 1.0)  # noqa: S311  # spreads reconnects, guards nothing
-
-
-class SentRows:
-    """The rows that were sent, as they went over the wire, one for each position.
-
-    A row is appended once and never encoded again, so that a replay sends the same bytes.
-    """
-
-    def __init__(self, codec: Codec, width: int) -> None:
-        self._codec = codec
-        self._row_bytes = width * codec.value_bytes
-        self._rows = bytearray()
-        self._exponents = bytearray()  # int8 each, 0 for unscaled rows
-
-    @property
-    def length(self) -> int:
-        """Positions held."""
-        return len(self._exponents)
-
-    def append(self, start: int, tokens: int, encoded: Encoded) -> None:
-        """Cut back to ``start`` and append a chunk."""
-        self.truncate(start)
-        split = tokens if encoded.scaled else 0
-        self._exponents += encoded.payload[:split] if encoded.scaled else bytes(tokens)
-        self._rows += memoryview(encoded.payload)[split:]
-
-    def truncate(self, length: int) -> None:
-        """Forget the positions from ``length`` on."""
-        del self._exponents[length:]
-        del self._rows[length * self._row_bytes :]
-
-    def read(self, start: int, tokens: int) -> Encoded:
-        """The payload of consecutive positions."""
-        exponents = bytes(self._exponents[start : start + tokens])
-        rows = bytes(self._rows[start * self._row_bytes : (start + tokens) * self._row_bytes])
-        scaled = any(exponents)
-        return Encoded(exponents + rows if scaled else rows, scaled)
-
-
-@dataclass(frozen=True)
-class _Chunk:
     start: int
     tokens: int
     reply: int
+    ends_chunk: bool = True
+
+    def split(self, size: int) -> Iterator[_Piece]:
+        """Pieces of at most ``size`` positions whose replies together are this one's."""
+        stop = self.start + self.tokens
+        first_wanted = stop - self.reply
+        for start in range(self.start, stop, size):
+            end = min(start + size, stop)
+            reply = max(0, end - max(start, first_wanted))
+            yield _Piece(start, end - start, reply, self.ends_chunk and end == stop)
 
 
 class ReplayingTrunk:
@@ -112,7 +64,7 @@ class ReplayingTrunk:
     Attributes:
         length: Positions that the trunk holds, or will after a replay.
         max_positions: Positions of the session.
-        chunk_tokens: The most positions of one chunk.
+        chunk_tokens: The most positions of one frame, as this device and the server want it.
     """
 
     def __init__(
@@ -121,30 +73,37 @@ class ReplayingTrunk:
         manifest: Manifest,
         meter: Meter,
         *,
-        codecs: tuple[Codec, ...],
+        codec: Codec,
         max_positions: int,
         chunk_tokens: int,
         retry: RetryPolicy,
     ) -> None:
+        """Prepare a session; :meth:`connect` opens it."""
+        self._endpoint = endpoint
+        self._hello = make_hello(manifest, (codec,), max_positions)
+        self._meter = meter
+        self._retry = retry
+        self._codec = codec
+        self._width = manifest.geometry.hidden_size
+        self._wanted_chunk_tokens = chunk_tokens
+        self.max_positions = max_positions
+        self.chunk_tokens = chunk_tokens
+        self._sent = SentRows(codec, self._width)
+        # In order; the first `connection.in_flight` of them are sent, the others wait their turn.
+        self._unanswered: collections.deque[_Piece] = collections.deque()
+        self._replies: list[Hidden] = []  # to the first pieces of the oldest chunk
+        self._connection: Connection | None = None
+        self._interrupted = False
+        self._closed = False
+
+    def connect(self) -> None:
         """Connect once, without retrying, so that a wrong setting is told at once.
 
         Raises:
-            LinkError: the server cannot be reached.
-            Refused: the handshake failed.
+            LinkError: the server cannot be reached, or the connection broke.
+            WireError: the server refused the session, failed, or broke the protocol.
         """
-        self._endpoint = endpoint
-        self._manifest = manifest
-        self._meter = meter
-        self._retry = retry
-        self._width = manifest.geometry.hidden_size
-        self._codecs = codecs
-        self.max_positions = max_positions
-        self.chunk_tokens = chunk_tokens
-        self._unanswered: collections.deque[_Chunk] = collections.deque()
-        self._connection: Connection | None = self._connect()
-        # A later server must do the codec that the kept rows are in.
-        self._codecs = (self._connection.codec,)
-        self._sent = SentRows(self._connection.codec, self._width)
+        self._connection = self._connect()
 
     @property
     def length(self) -> int:
@@ -152,14 +111,9 @@ class ReplayingTrunk:
         return self._sent.length
 
     @property
-    def codec(self) -> Codec:
-        """The codec agreed on."""
-        return self._codecs[0]
-
-    @property
-    def in_flight(self) -> int:
-        """Chunks whose reply was not received yet."""
-        return len(self._unanswered)
+    def closed(self) -> bool:
+        """Whether :meth:`close` was called."""
+        return self._closed
 
     @property
     def max_in_flight(self) -> int:
@@ -181,21 +135,23 @@ class ReplayingTrunk:
 
         Args:
             start: Position of the first row, at most :attr:`length`.
-            hidden: float32 (tokens, width), at most :attr:`chunk_tokens` rows.
+            hidden: float32 (tokens, width), tokens at least 1.
             reply: How many of the last rows should come back.
 
         Raises:
             RequestError: the hidden states are not finite or do not fit the codec.
+            ProtocolError: the server broke the protocol.
+            RemoteError: the server objected in a way that this version does not know.
+            UsageError: the session was closed.
         """
-        encoded = encode(hidden, self.codec)
+        self._check_open()
+        encoded = encode(hidden, self._codec)
         self._sent.append(start, len(hidden), encoded)
-        self._unanswered.append(_Chunk(start, len(hidden), reply))
-        if self._connection is None:
-            return
+        self._unanswered += _Piece(start, len(hidden), reply).split(self.chunk_tokens)
         try:
-            self._connection.send(start, len(hidden), encoded, reply=reply)
-        except (ConnectionLost, ServerError) as error:
-            self._drop(error)
+            self._send_waiting()
+        except (LinkError, ServerError) as error:
+            self._interrupt(error)
 
     def receive(self) -> Hidden:
         """The reply to the oldest chunk in flight, reconnecting and replaying as needed.
@@ -207,82 +163,118 @@ class ReplayingTrunk:
             RequestError: the server rejected the chunk; it and what followed it is forgotten.
             ConnectionLost: given up after :attr:`RetryPolicy.give_up_after_s`.
             Refused: a server that answers now does not serve this bundle.
+            ProtocolError: the server broke the protocol.
+            RemoteError: the server objected in a way that this version does not know.
+            UsageError: no chunk is in flight, or the session was closed.
         """
+        self._check_open()
         deadline = time.monotonic() + self._retry.give_up_after_s
         attempt = 0
+        wished_pause_s = 0.0  # by a server that is full
         while True:
             try:
                 if self._connection is None:
-                    time.sleep(self._retry.delay_s(attempt))
+                    pause_s = max(self._retry.delay_s(attempt), wished_pause_s)
+                    time.sleep(max(0.0, min(pause_s, deadline - time.monotonic())))
                     attempt += 1
                     self._reconnect()
-                return self._receive_once()
+                hidden = self._receive_once()
             except (LinkError, ServerError, CapacityRefused) as error:
-                self._drop(error)
-                if time.monotonic() > deadline:
+                self._interrupt(error)
+                wished_pause_s = error.retry_after_s if isinstance(error, CapacityRefused) else 0.0
+                if time.monotonic() >= deadline:
                     reason = f"{error}; gave up after {self._retry.give_up_after_s:g} s"
                     raise ConnectionLost(reason) from error
             except LambdaSplitError:
                 self.abandon()
                 raise
-
-    def close(self) -> None:
-        """End the session; the trunk frees its cache."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
-    def _receive_once(self) -> Hidden:
-        connection = self._connection
-        if connection is None or not self._unanswered:
-            raise UsageError("no chunk is in flight")
-        frame = connection.receive()
-        self._unanswered.popleft()
-        return decode(frame.payload, frame.codec, frame.tokens, self._width, scaled=frame.scaled)
+            else:
+                self._interrupted = False
+                return hidden
 
     def abandon(self) -> None:
         """Forget the chunks in flight: the trunk holds what came before them."""
         if self._unanswered:
             self._sent.truncate(self._unanswered[0].start)
             self._unanswered.clear()
+        self._replies.clear()
         # Replies to later chunks may be on their way; a fresh connection has none.
-        self.close()
+        self._disconnect()
 
-    def _drop(self, error: LambdaSplitError) -> None:
-        if self._connection is not None:
-            # Said once an outage: further attempts come here without a connection.
+    def close(self) -> None:
+        """End the session for good; the trunk frees its cache."""
+        self._closed = True
+        self._disconnect()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise UsageError("this session was closed: open another one")
+
+    def _receive_once(self) -> Hidden:
+        """Receive the pieces of the oldest chunk that are still missing."""
+        connection = self._connection
+        if connection is None or not self._unanswered:
+            raise UsageError("no chunk is in flight")
+        ends_chunk = False
+        while not ends_chunk:
+            self._send_waiting()
+            frame = connection.receive()
+            ends_chunk = self._unanswered.popleft().ends_chunk
+            self._replies.append(
+                decode(frame.payload, frame.codec, frame.tokens, self._width, scaled=frame.scaled)
+            )
+        replies, self._replies = self._replies, []
+        return replies[0] if len(replies) == 1 else np.concatenate(replies)  # (reply, width)
+
+    def _send_waiting(self) -> None:
+        """Send pieces as far as the server takes more; none while there is no connection."""
+        connection = self._connection
+        if connection is None:
+            return
+        while connection.in_flight < min(len(self._unanswered), connection.max_in_flight):
+            self._send_piece(connection, self._unanswered[connection.in_flight])
+
+    def _send_piece(self, connection: Connection, piece: _Piece) -> None:
+        encoded = self._sent.read(piece.start, piece.tokens)
+        connection.send(piece.start, piece.tokens, encoded, reply=piece.reply)
+
+    def _interrupt(self, error: LambdaSplitError) -> None:
+        if not self._interrupted:
+            # Said once an outage, which lasts until there is a reply again.
             logger.warning("session interrupted (%s), reconnecting", error)
-        self.close()
+        self._interrupted = True
+        self._disconnect()
+
+    def _disconnect(self) -> None:
+        # Forgotten first, so that it cannot be used again if closing is interrupted.
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
     def _connect(self) -> Connection:
-        hello = make_hello(self._manifest, self._codecs, self.max_positions)
         connection = Connection(
-            self._endpoint, hello, max_chunk_tokens=self.chunk_tokens, meter=self._meter
+            self._endpoint,
+            self._hello,
+            max_chunk_tokens=self._wanted_chunk_tokens,
+            meter=self._meter,
         )
-        self.chunk_tokens = min(self.chunk_tokens, connection.max_chunk_tokens)
+        # Another replica may take smaller frames than the one before, or larger ones.
+        self.chunk_tokens = connection.max_chunk_tokens
         return connection
 
     def _reconnect(self) -> None:
-        """Connect, send again what was answered (no replies), then what was not (with replies)."""
-        connection = self._connect()
-        self._connection = connection
+        """Connect and send again what was answered, without replies; the rest is then sent anew."""
+        connection = self._connection = self._connect()
         self._meter.reconnects += 1
         answered = self._unanswered[0].start if self._unanswered else self._sent.length
-        step = self.chunk_tokens
-        replayed = [
-            _Chunk(start, min(step, answered - start), reply=0)
-            for start in range(0, answered, step)
-        ]
-        for chunk in replayed:
-            while connection.in_flight >= connection.max_in_flight:
-                connection.receive()
-            self._resend(connection, chunk)
+        if answered:
+            for piece in _Piece(0, answered, reply=0).split(self.chunk_tokens):
+                while connection.in_flight >= connection.max_in_flight:
+                    connection.receive()
+                self._send_piece(connection, piece)
         while connection.in_flight:
             connection.receive()
-        for chunk in self._unanswered:
-            self._resend(connection, chunk)
+        self._unanswered = collections.deque(
+            smaller for piece in self._unanswered for smaller in piece.split(self.chunk_tokens)
+        )
         logger.info("session resumed as %s, %d positions replayed", connection.session_id, answered)
-
-    def _resend(self, connection: Connection, chunk: _Chunk) -> None:
-        encoded = self._sent.read(chunk.start, chunk.tokens)
-        connection.send(chunk.start, chunk.tokens, encoded, reply=chunk.reply)

@@ -8,27 +8,29 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-__all__ = ["GenerationStats", "Meter"]
+__all__ = ["GenerationStats", "Meter", "Stopwatch"]
 
 
 @dataclass(frozen=True)
 class GenerationStats:
     """The cost of one generation, in seconds and bytes.
 
+    Time that the caller takes between two pieces of text does not count.
+
     Attributes:
         prompt_tokens: Tokens of the prompt.
         cached_tokens: Those of them that all three parts still held, so nothing was sent for them.
         completion_tokens: Tokens that were sampled.
         ttft_s: Time to the first sampled token.
-        total_s: Time to the last.
+        total_s: Time to the end of the text.
         head_s: In the head.
         link_s: Waiting for replies, less the trunk's own time: the network, queueing, (de)coding.
         trunk_s: In the trunk, as the server reports it.
         tail_s: In the tail.
         bytes_up: Message bytes sent, replays included.
         bytes_down: Message bytes received.
-        round_trips: Times the device waited for the trunk; pieces of a prompt that are in flight
-            together count once.
+        round_trips: Runs through the trunk that had to be waited for: one for the prompt, however
+            many pieces it goes in, and one for each token after it.
         reconnects: Times the connection was lost and the session replayed.
     """
 
@@ -50,7 +52,17 @@ class GenerationStats:
     def tokens_per_s(self) -> float:
         """Decode speed after the first token; 0 where there was only one."""
         after_first = self.total_s - self.ttft_s
-        return (self.completion_tokens - 1) / after_first if self.completion_tokens > 1 else 0.0
+        if self.completion_tokens < 2 or after_first <= 0:
+            return 0.0
+        return (self.completion_tokens - 1) / after_first
+
+    def __add__(self, other: GenerationStats) -> GenerationStats:
+        return GenerationStats(
+            **{
+                field.name: getattr(self, field.name) + getattr(other, field.name)
+                for field in dataclasses.fields(GenerationStats)
+            }
+        )
 
     def summary(self) -> str:
         """A few lines for people."""
@@ -79,6 +91,7 @@ class Meter:
     """Adds costs up while a session runs; differences of two readings are one generation's."""
 
     def __init__(self) -> None:
+        self.cached_tokens = 0
         self.head_s = 0.0
         self.link_s = 0.0
         self.trunk_s = 0.0
@@ -110,6 +123,7 @@ class Meter:
     def reading(self) -> GenerationStats:
         """The totals so far."""
         return GenerationStats(
+            cached_tokens=self.cached_tokens,
             head_s=self.head_s,
             link_s=self.link_s,
             trunk_s=self.trunk_s,
@@ -129,3 +143,27 @@ class Meter:
                 for field in dataclasses.fields(GenerationStats)
             }
         )
+
+
+class Stopwatch:
+    """Adds up the time spent in :meth:`running` blocks."""
+
+    def __init__(self) -> None:
+        self._seconds = 0.0
+        self._begin: float | None = None
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Let the clock run."""
+        self._begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds += time.perf_counter() - self._begin
+            self._begin = None
+
+    @property
+    def seconds(self) -> float:
+        """The time so far, that of a block that is running included."""
+        running = 0.0 if self._begin is None else time.perf_counter() - self._begin
+        return self._seconds + running

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Self
 
 import tokenizers
@@ -54,11 +55,11 @@ class Tokenizer:
         if len(raw) > _MAX_TOKENIZER_BYTES:
             raise TokenizerInvalid(file.name, f"it is larger than {_MAX_TOKENIZER_BYTES} bytes")
         try:
-            implementation = tokenizers.Tokenizer.from_str(raw.decode("utf-8"))
+            text = raw.decode("utf-8")
         except UnicodeDecodeError as error:
             raise TokenizerInvalid(file.name, "it is not UTF-8 text") from error
-        except Exception as error:  # the library raises nothing more precise
-            raise TokenizerInvalid(file.name, str(error)) from error
+        with _library_errors(file.name):
+            implementation = tokenizers.Tokenizer.from_str(text)
         return cls(implementation, vocab_size, name=file.name)
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
@@ -71,14 +72,17 @@ class Tokenizer:
 
         Raises:
             UsageError: the text is not Unicode (an undecodable byte on the command line).
-            TokenizerInvalid: it gave a token that the model does not know.
+            TokenizerInvalid: it cannot tokenize the text, or gave a token that the model does not
+                know.
         """
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as error:
             raise UsageError("the text holds characters that are not valid Unicode") from error
-        encoding = self._implementation.encode(text, add_special_tokens=add_special_tokens)
-        ids: list[int] = encoding.ids
+        with _library_errors(self._name):
+            ids: list[int] = self._implementation.encode(
+                text, add_special_tokens=add_special_tokens
+            ).ids
         if ids and max(ids) >= self.vocab_size:
             raise TokenizerInvalid(
                 self._name,
@@ -91,10 +95,14 @@ class Tokenizer:
         """The text of tokens; U+FFFD stands where their bytes are no whole character.
 
         Tokens that only the model knows (embeddings are often padded) have no text.
+
+        Raises:
+            TokenizerInvalid: its decoder fails.
         """
-        text: str = self._implementation.decode(
-            list(token_ids), skip_special_tokens=skip_special_tokens
-        )
+        with _library_errors(self._name):
+            text: str = self._implementation.decode(
+                list(token_ids), skip_special_tokens=skip_special_tokens
+            )
         return text
 
     def check(self, token_ids: Sequence[int]) -> None:
@@ -104,3 +112,16 @@ class Tokenizer:
                 raise UsageError(
                     f"{token} is no token of this model: ids go from 0 to {self.vocab_size - 1}"
                 )
+
+
+@contextlib.contextmanager
+def _library_errors(name: str) -> Iterator[None]:
+    """Turn whatever the tokenizers library raises about a file into :class:`TokenizerInvalid`."""
+    try:
+        yield
+    except BaseException as error:
+        # The library has no class of its own for a file's faults, and some make it panic: that is
+        # a BaseException, whose class cannot be imported. Ctrl-C must get through.
+        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+            raise TokenizerInvalid(name, str(error)) from error
+        raise

@@ -7,18 +7,49 @@ from __future__ import annotations
 
 import os
 
-from export.progress import Progress, QuietProgress, TqdmProgress
+from export.progress import (
+    LineProgress,
+    Progress,
+    QuietProgress,
+    TqdmProgress,
+    progress_on_stderr,
+)
 from export.settings import ExportSettings
 from lambda_split.bundle import Manifest
 from lambda_split.errors import MissingExtra
+from lambda_split.telemetry import disable_telemetry
 
-__all__ = ["ExportSettings", "Progress", "QuietProgress", "TqdmProgress", "export_bundle"]
+__all__ = [
+    "ExportSettings",
+    "LineProgress",
+    "Progress",
+    "QuietProgress",
+    "TqdmProgress",
+    "export_bundle",
+    "progress_on_stderr",
+]
+
+# Before any module of this package imports onnxruntime; the one side effect of an import here.
+disable_telemetry()
 
 
 def export_bundle(
-    model: str, out: str | os.PathLike[str], settings: ExportSettings, *, progress: Progress
+    model: str,
+    out: str | os.PathLike[str],
+    settings: ExportSettings | None = None,
+    *,
+    progress: Progress | None = None,
 ) -> Manifest:
     """Write the bundle of ``model`` to the folder ``out``; see :mod:`export.exporter`.
+
+    Args:
+        model: A local folder, a Hugging Face id, or ``demo`` for the shipped model.
+        out: The bundle's folder, to be made.
+        settings: Where to cut, how to store weights …; those of ``ExportSettings()`` by default.
+        progress: Who is told what is being done; nobody by default.
+
+    Returns:
+        The manifest that was written.
 
     Raises:
         MissingExtra: torch, transformers or the ONNX packages are not installed.
@@ -27,9 +58,12 @@ def export_bundle(
         OutputExists: ``out`` exists and ``settings.overwrite`` is not set.
         OutputNotWritable: the disk is full, a permission is missing …; nothing is left behind.
         VerificationFailed: the written graphs differ too much from PyTorch; nothing is left behind.
+        BundleError: what was written does not load (a bug of export); nothing is left behind.
     """
     try:
         from export.exporter import export_checkpoint
     except ModuleNotFoundError as error:
         raise MissingExtra(error.name or "a module", "export") from error
-    return export_checkpoint(model, os.fspath(out), settings, progress=progress)
+    return export_checkpoint(
+        model, os.fspath(out), settings or ExportSettings(), progress=progress or QuietProgress()
+    )

@@ -16,30 +16,18 @@ Then serve the trunk of the same model (with the same adapters): 'lambda-split s
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 from typing import get_args
 
-from export import ExportSettings, QuietProgress, TqdmProgress, export_bundle
+from export import ExportSettings, QuietProgress, export_bundle, progress_on_stderr
 from export.settings import AttentionChoice
+from lambda_split.arguments import non_negative, positive
 from lambda_split.bundle import Manifest, WeightFormat
 from lambda_split.split import Split
 
 __all__ = ["add_arguments", "run"]
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError("must not be negative")
-    return value
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return value
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--head-layers",
         metavar="N",
-        type=_count,
+        type=non_negative,
         default=1,
         help="decoder layers that the device runs before the trunk; 0 leaves it the embedding "
         "alone (default: %(default)s)",
@@ -63,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tail-layers",
         metavar="N",
-        type=_count,
+        type=non_negative,
         default=1,
         help="decoder layers that the device runs after the trunk; 0 leaves it the norm and the "
         "LM head (default: %(default)s)",
@@ -97,7 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-positions",
         metavar="N",
-        type=_positive,
+        type=positive,
         help="limit a session's positions, and so the device's cache (default: the model's own)",
     )
     parser.add_argument(
@@ -123,23 +111,43 @@ def run(args: argparse.Namespace) -> int:
         max_positions=args.max_positions,
         overwrite=args.overwrite,
     )
-    progress = QuietProgress() if args.quiet else TqdmProgress()
+    progress = QuietProgress() if args.quiet else progress_on_stderr()
     manifest = export_bundle(args.model, args.out, settings, progress=progress)
-    sys.stdout.write(_summary(args.out, manifest))
+    sys.stdout.write(_summary(args.out, manifest) + _next_step(args.model, settings))
     return 0
 
 
 def _summary(out: Path, manifest: Manifest) -> str:
     size = sum(entry.size for entry in manifest.files.values()) / 1e6
     split, layers = manifest.split, manifest.geometry.layer_count
-    lines = [
-        f"{out}: {manifest.model.id}, {size:.1f} MB of {manifest.graphs['head'].weights}",
-        f"on the device: {split.head_layers} head and {split.tail_layers} tail layers of {layers}",
-        f"positions: up to {manifest.geometry.max_positions}",
-    ]
+    facts = {
+        "model": ", with ".join([manifest.model.id, *manifest.model.lora]),
+        "size": f"{size:.1f} MB, {manifest.graphs['head'].weights} weights",
+        "layers": f"{split.head_layers} in the head, {split.tail_layers} in the tail, "
+        f"{len(split.trunk(layers))} for the trunk",
+        "positions": f"up to {manifest.geometry.max_positions}",
+    }
     if (found := manifest.verification) is not None:
-        lines.append(
-            f"compared with PyTorch on {found.tokens} tokens: KL divergence "
-            f"{found.kl_divergence:.2g} nats, same most likely token at {found.top1_agreement:.1%}"
+        facts["verified"] = (
+            f"against PyTorch on {found.tokens} tokens: relative error of the head "
+            f"{found.head_relative_error:.2g}, KL divergence {found.kl_divergence:.2g} nats, same "
+            f"most likely token at {found.top1_agreement:.1%}"
         )
+    lines = [f"wrote {out}", *(f"  {name:<10}{fact}" for name, fact in facts.items())]
     return "\n".join(lines) + "\n"
+
+
+def _next_step(model: str, settings: ExportSettings) -> str:
+    split = settings.split
+    command = ["lambda-split", "serve", model]
+    for option, layers in (
+        ("--head-layers", split.head_layers),
+        ("--tail-layers", split.tail_layers),
+    ):
+        if layers != 1:  # serve's default
+            command += [option, str(layers)]
+    for adapter in settings.lora:
+        command += ["--lora", adapter]
+    if settings.revision is not None:
+        command += ["--revision", settings.revision]
+    return f"serve its trunk with: {shlex.join(command)}\n"

@@ -13,7 +13,8 @@ from export.attention import choose_attention
 from export.progress import Progress
 from export.settings import ExportSettings, GraphAttention
 from export.staging import staged_folder, writing
-from export.text_settings import load_tokenizer, write_text_files
+from export.text_settings import read_text_files, write_text_files
+from export.tokenizer_file import read_tokenizer
 from export.tracing import TracedGraph, trace_head, trace_tail
 from export.verification import (
     HeadReference,
@@ -38,6 +39,7 @@ from lambda_split.bundle import (
     ModelSource,
     Verification,
     describe_files,
+    load_bundle,
     write_manifest,
 )
 from lambda_split.partition import Checkpoint, load_head, load_tail, open_checkpoint
@@ -86,13 +88,13 @@ def export_checkpoint(
 
 
 def _write_bundle(plan: _Plan) -> Manifest:
-    tokenizer = load_tokenizer(plan.checkpoint)
-    with writing(plan.out):
-        text = write_text_files(plan.checkpoint, tokenizer, plan.folder)
+    tokenizer = read_tokenizer(plan.checkpoint)
     token_ids = sample_tokens(
-        tokenizer.encode(sample_text()).ids, plan.checkpoint.vocab_size, plan.positions
+        tokenizer.encode(sample_text()), plan.checkpoint.vocab_size, plan.positions
     )
+    text = read_text_files(plan.checkpoint, tokenizer)
     with writing(plan.out):
+        write_text_files(text, plan.folder)
         weight_file = WeightFile(plan.folder)
     with weight_file:
         head, head_reference = _export_head(plan, weight_file, token_ids)
@@ -102,12 +104,13 @@ def _write_bundle(plan: _Plan) -> Manifest:
         with writing(plan.out):
             weight_file.finish()
     verification = _verify(plan, head, head_reference, tail, tail_reference)
+    source = _source(plan)
     with writing(plan.out):
         manifest = Manifest(
             schema=SCHEMA,
             kind="causal-lm",
             producer=f"lambda-split {__version__}",
-            model=_source(plan),
+            model=source,
             split=plan.settings.split,
             geometry=Geometry(
                 hidden_size=plan.checkpoint.hidden_size,
@@ -116,12 +119,14 @@ def _write_bundle(plan: _Plan) -> Manifest:
                 max_positions=plan.positions,
             ),
             graphs={"head": head, "tail": tail},
-            text=text,
+            text=text.settings,
             verification=verification,
             files=describe_files(plan.folder, sorted(p.name for p in plan.folder.iterdir())),
         )
         write_manifest(plan.folder, manifest)
-    return manifest
+    # Read as a device does, so that nothing appears which it would refuse; the digests were
+    # computed from these files just now.
+    return load_bundle(plan.folder, check_contents=False).manifest
 
 
 def _export_head(
@@ -191,13 +196,7 @@ def _verify(
     plan.progress.advance()
     logits = run_tail(plan.folder / tail.file, tail, tail_reference)
     plan.progress.advance()
-    found = compare(head_reference, hidden, tail_reference, logits, plan.settings.weights)
-    plan.progress.note(
-        f"verified on {found.tokens} tokens: head error {found.head_relative_error:.2g} relative, "
-        f"{found.head_max_error:.2g} at most; KL divergence {found.kl_divergence:.2g} nats; same "
-        f"most likely token at {found.top1_agreement:.1%} of the positions"
-    )
-    return found
+    return compare(head_reference, hidden, tail_reference, logits, plan.settings.weights)
 
 
 def _source(plan: _Plan) -> ModelSource:

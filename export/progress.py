@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from typing import Protocol
+from typing import Protocol, TextIO
 
-__all__ = ["Progress", "QuietProgress", "TqdmProgress"]
+__all__ = ["LineProgress", "Progress", "QuietProgress", "TqdmProgress", "progress_on_stderr"]
 
 
 class Progress(Protocol):
@@ -17,10 +17,6 @@ class Progress(Protocol):
 
     def advance(self) -> None:
         """One step of the current stage is done."""
-        ...
-
-    def note(self, text: str) -> None:
-        """A line that the user should see, for example the measured error."""
         ...
 
     def close(self) -> None:
@@ -37,7 +33,27 @@ class QuietProgress:
     def advance(self) -> None:
         """Ignored."""
 
-    def note(self, text: str) -> None:
+    def close(self) -> None:
+        """Ignored."""
+
+
+class LineProgress:
+    """A line when a stage begins; for log files and pipes.
+
+    Args:
+        stream: Where the lines go.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def stage(self, name: str, steps: int) -> None:
+        """Write the stage's name."""
+        del steps
+        self._stream.write(f"{name} …\n")
+        self._stream.flush()
+
+    def advance(self) -> None:
         """Ignored."""
 
     def close(self) -> None:
@@ -45,30 +61,36 @@ class QuietProgress:
 
 
 class TqdmProgress:
-    """One bar a stage on stderr, so that stdout stays free for results."""
+    """One bar that shows the current stage and disappears at the end; for terminals.
 
-    def __init__(self) -> None:
+    Args:
+        stream: The terminal.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
         from tqdm import tqdm
 
         self._tqdm = tqdm
+        self._stream = stream
         self._bar: tqdm | None = None
 
     def stage(self, name: str, steps: int) -> None:
-        """Finish the last bar and begin a new one."""
+        """Show the next stage in place of the last one."""
         self.close()
-        self._bar = self._tqdm(total=steps, desc=name, file=sys.stderr, unit="step")
+        self._bar = self._tqdm(total=steps, desc=name, file=self._stream, unit="step", leave=False)
 
     def advance(self) -> None:
         """Move the bar by one."""
         if self._bar is not None:
             self._bar.update(1)
 
-    def note(self, text: str) -> None:
-        """Write a line above the bar."""
-        self._tqdm.write(text, file=sys.stderr)
-
     def close(self) -> None:
-        """Leave the finished bar on the screen."""
+        """Remove the bar from the screen."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+def progress_on_stderr() -> Progress:
+    """Bars if stderr is a terminal, lines otherwise; stdout stays free for results."""
+    return TqdmProgress(sys.stderr) if sys.stderr.isatty() else LineProgress(sys.stderr)

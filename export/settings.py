@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from lambda_split.bundle import WeightFormat
@@ -20,7 +20,7 @@ class ExportSettings:
     """How a checkpoint becomes a bundle.
 
     Attributes:
-        split: How many layers the head and the tail keep.
+        split: How many layers the head and the tail keep; one each by default.
         weights: How the weight matrices are stored; see ``export/weights.py``.
         attention: ``shared-kv`` writes into one preallocated cache (onnxruntime's
             GroupQueryAttention); ``concat-kv`` uses standard ONNX operators only; ``auto`` takes
@@ -31,7 +31,7 @@ class ExportSettings:
         overwrite: Replace an existing output folder.
     """
 
-    split: Split
+    split: Split = field(default_factory=Split)
     weights: WeightFormat = "int4"
     attention: AttentionChoice = "auto"
     lora: tuple[str, ...] = ()

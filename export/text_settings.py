@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import os
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
 from tokenizers import Tokenizer
 
+from export.tokenizer_file import TOKENIZER, TokenizerFile
 from lambda_split.bundle import GenerationDefaults, TextSettings
 from lambda_split.errors import CheckpointInvalid
 from lambda_split.partition import Checkpoint
+from lambda_split.partition.files import read_bounded, read_json_object
 
-__all__ = ["load_tokenizer", "write_text_files"]
+__all__ = ["TextFiles", "read_text_files", "write_text_files"]
 
-_TOKENIZER = "tokenizer.json"
 _CHAT_TEMPLATE = "chat_template.jinja"
-# What the library can build a fast tokenizer from where there is no tokenizer.json.
-_SLOW_FILES = ("tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+_GENERATION = "generation_config.json"
+_MAX_JSON_BYTES = 64 * 1024 * 1024  # tokenizer_config.json can list every added token
+_MAX_TEMPLATE_CHARACTERS = 1 << 20  # what a device reads; the longest have some 20,000
 # Tokens that end a turn in common chat formats. Checkpoints do not always list them as end tokens,
 # and a base model's vocabulary has them without ever emitting them.
 _END_OF_TURN = (
@@ -32,91 +35,75 @@ _END_OF_TURN = (
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token")
 # transformers samples from the 50 most likely tokens unless told otherwise.
 _LIBRARY_TOP_K = 50
+_LARGEST = 1e300  # of any setting
 
 
-def load_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
-    """The checkpoint's fast tokenizer, converted from a slow one where it has no other.
+@dataclass(frozen=True)
+class TextFiles:
+    """What a bundle holds about text.
 
-    Raises:
-        CheckpointInvalid: there is none, or it cannot be read or converted.
+    Attributes:
+        settings: For the manifest.
+        contents: Files by name.
     """
-    path = checkpoint.text_file(_TOKENIZER)
-    if path is not None:
-        try:
-            return Tokenizer.from_file(str(path))
-        except Exception as error:  # the binding raises bare Exception
-            raise CheckpointInvalid(str(path), str(error)) from error
-    slow = next(filter(None, map(checkpoint.text_file, _SLOW_FILES)), None)
-    if slow is None:
-        raise CheckpointInvalid(_TOKENIZER, "the checkpoint has no tokenizer")
-    # The library looks for these in the same folder.
-    for name in ("tokenizer_config.json", "special_tokens_map.json", "merges.txt"):
-        checkpoint.text_file(name)
-    from transformers import AutoTokenizer
 
-    try:
-        converted = AutoTokenizer.from_pretrained(slow.parent, local_files_only=True)
-    except (ImportError, OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise CheckpointInvalid(str(slow), f"it cannot be converted: {error}") from error
-    backend = getattr(converted, "backend_tokenizer", None)
-    if not isinstance(backend, Tokenizer):
-        raise CheckpointInvalid(str(slow), "the library has no fast tokenizer for it")
-    return backend
+    settings: TextSettings
+    contents: dict[str, bytes] = field(repr=False)
 
 
-def write_text_files(checkpoint: Checkpoint, tokenizer: Tokenizer, folder: Path) -> TextSettings:
-    """Write ``tokenizer.json`` and, where there is one, ``chat_template.jinja``.
+def read_text_files(checkpoint: Checkpoint, tokenizer: TokenizerFile) -> TextFiles:
+    """Collect ``tokenizer.json``, the chat template, where there is one, and the settings.
 
     Args:
         checkpoint: Where the settings come from.
-        tokenizer: As :func:`load_tokenizer` gave it.
-        folder: The bundle.
+        tokenizer: The checkpoint's tokenizer.
 
     Raises:
-        CheckpointInvalid: one of the checkpoint's JSON files is malformed.
+        CheckpointInvalid: a file is malformed, or holds a setting that no device can use.
     """
-    source = checkpoint.text_file(_TOKENIZER)
-    raw = tokenizer.to_str().encode() if source is None else source.read_bytes()
-    _write(folder / _TOKENIZER, raw)
+    contents = {TOKENIZER: tokenizer.raw}
     config = _read_json(checkpoint, "tokenizer_config.json")
     template = _chat_template(checkpoint, config)
     if template is not None:
-        _write(folder / _CHAT_TEMPLATE, template.encode())
-    generation = _read_json(checkpoint, "generation_config.json")
+        contents[_CHAT_TEMPLATE] = template
+    generation = _read_json(checkpoint, _GENERATION)
     special = _special_tokens(config, _read_json(checkpoint, "special_tokens_map.json"))
-    return TextSettings(
-        tokenizer=_TOKENIZER,
+    settings = TextSettings(
+        tokenizer=TOKENIZER,
         chat_template=None if template is None else _CHAT_TEMPLATE,
-        stop_token_ids=_stop_tokens(checkpoint, tokenizer, generation, special),
+        stop_token_ids=_stop_tokens(checkpoint, tokenizer.tokenizer, generation, special),
         special_tokens=special,
-        generation=_generation_defaults(generation),
+        generation=_generation_defaults(generation, checkpoint.vocab_size),
     )
+    return TextFiles(settings, contents)
 
 
-def _write(path: Path, raw: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(raw)
-        file.flush()
-        os.fsync(file.fileno())
+def write_text_files(files: TextFiles, folder: Path) -> None:
+    """Write the files and make them durable.
+
+    Raises:
+        OSError: one cannot be written.
+    """
+    for name, raw in files.contents.items():
+        with (folder / name).open("wb") as file:
+            file.write(raw)
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def _read_json(checkpoint: Checkpoint, name: str) -> dict[str, object]:
     path = checkpoint.text_file(name)
-    if path is None:
-        return {}
-    try:
-        found = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise CheckpointInvalid(str(path), str(error)) from error
-    if not isinstance(found, dict):
-        raise CheckpointInvalid(str(path), "it is not a JSON object")
-    return found
+    return {} if path is None else read_json_object(path, max_bytes=_MAX_JSON_BYTES)
 
 
-def _chat_template(checkpoint: Checkpoint, config: dict[str, object]) -> str | None:
+def _chat_template(checkpoint: Checkpoint, config: dict[str, object]) -> bytes | None:
     path = checkpoint.text_file(_CHAT_TEMPLATE)
     if path is not None:
-        return path.read_text(encoding="utf-8")
+        raw = read_bounded(path, max_bytes=4 * _MAX_TEMPLATE_CHARACTERS)
+        try:
+            return _encode_template(raw.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            raise CheckpointInvalid(str(path), "it is not UTF-8 text") from error
     found = config.get("chat_template")
     if found is None:
         found = _read_json(checkpoint, "chat_template.json").get("chat_template")
@@ -125,7 +112,21 @@ def _chat_template(checkpoint: Checkpoint, config: dict[str, object]) -> str | N
             str(item.get("name")): item.get("template") for item in found if isinstance(item, dict)
         }
         found = named.get("default")
-    return found if isinstance(found, str) else None
+    return _encode_template(found) if isinstance(found, str) else None
+
+
+def _encode_template(template: str) -> bytes:
+    if len(template) > _MAX_TEMPLATE_CHARACTERS:
+        reason = f"it has more than {_MAX_TEMPLATE_CHARACTERS} characters"
+        raise CheckpointInvalid("the chat template", reason)
+    return _encode("the chat template", template)
+
+
+def _encode(name: str, text: str) -> bytes:
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:  # JSON can spell half a character
+        raise CheckpointInvalid(name, "it holds characters that are not valid Unicode") from error
 
 
 def _special_tokens(*sources: dict[str, object]) -> dict[str, str]:
@@ -136,6 +137,7 @@ def _special_tokens(*sources: dict[str, object]) -> dict[str, str]:
             token = source.get(name)
             text = token.get("content") if isinstance(token, dict) else token
             if isinstance(text, str):
+                _encode(f"tokenizer_config.json ({name})", text)
                 texts.setdefault(name, text)
     return texts
 
@@ -161,18 +163,32 @@ def _stop_tokens(
     return tuple(sorted(token for token in ids if 0 <= token < checkpoint.vocab_size))
 
 
-def _generation_defaults(generation: dict[str, object]) -> GenerationDefaults:
-    def number(name: str, default: float) -> float:
-        value = generation.get(name)
-        return float(value) if isinstance(value, int | float) else default
+def _generation_defaults(generation: dict[str, object], vocab_size: int) -> GenerationDefaults:
+    found = {"repetition_penalty": _number(generation, "repetition_penalty", 1.0)}
+    if generation.get("do_sample"):
+        # Less than zero means off in some engines; more than the vocabulary amounts to it.
+        top_k = min(max(0.0, _number(generation, "top_k", _LIBRARY_TOP_K)), vocab_size)
+        found |= {
+            "temperature": _number(generation, "temperature", 1.0),
+            "top_k": int(top_k) if top_k == int(top_k) else top_k,
+            "top_p": _number(generation, "top_p", 1.0),
+            "min_p": _number(generation, "min_p", 0.0),
+        }
+    try:
+        return msgspec.convert(found, GenerationDefaults)
+    except msgspec.ValidationError as error:
+        raise CheckpointInvalid(_GENERATION, str(error)) from error
 
-    penalty = number("repetition_penalty", 1.0)
-    if not generation.get("do_sample"):
-        return GenerationDefaults(repetition_penalty=penalty)
-    return GenerationDefaults(
-        temperature=number("temperature", 1.0),
-        top_k=int(number("top_k", _LIBRARY_TOP_K)),
-        top_p=number("top_p", 1.0),
-        min_p=number("min_p", 0.0),
-        repetition_penalty=penalty,
-    )
+
+def _number(generation: dict[str, object], name: str, default: float) -> float:
+    value = generation.get(name)
+    if value is None:
+        return default
+    # The bounds also keep out infinity, what is not a number, and integers beyond every float.
+    if (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and -_LARGEST < value < _LARGEST
+    ):
+        return float(value)
+    raise CheckpointInvalid(_GENERATION, f"{name} is {value!r}, not a number")

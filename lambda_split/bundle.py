@@ -10,15 +10,18 @@ from __future__ import annotations
 import hashlib
 import os
 import pathlib
+import sys
 from collections.abc import Iterable
 from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
+from lambda_split.digests import Digest, Sha256, Witnesses
 from lambda_split.errors import (
     BundleFileAltered,
     BundleFileMissing,
+    BundleFileUnreadable,
     BundleNotFound,
     ManifestInvalid,
     PathOutsideBundle,
@@ -50,7 +53,7 @@ _HASH_CHUNK_BYTES = 1 << 20
 
 Count = Annotated[int, Meta(ge=0, le=1 << 40)]
 Size = Annotated[int, Meta(ge=1, le=1 << 31)]
-Digest = Annotated[str, Meta(pattern="^[0-9a-f]{8,64}$")]
+_LARGEST_FLOAT = sys.float_info.max  # a bound that infinity is beyond
 WeightFormat = Literal["fp32", "fp16", "int8", "int4"]
 
 
@@ -73,7 +76,7 @@ class ModelSource(msgspec.Struct, frozen=True, kw_only=True):
     fingerprint: Digest
     revision: str | None = None
     lora: tuple[str, ...] = ()
-    witnesses: dict[str, Digest] = {}
+    witnesses: Witnesses = {}
 
 
 class Geometry(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,13 +129,17 @@ class Graph(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GenerationDefaults(msgspec.Struct, frozen=True, kw_only=True):
-    """The sampling settings that the checkpoint's authors chose; temperature 0 is greedy."""
+    """The sampling settings that the checkpoint's authors chose; temperature 0 is greedy.
 
-    temperature: float = 0.0
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
+    Ranges are those of ``edge_runtime.sampling.SamplingSettings``, which explains the fields. (JSON
+    has no infinity, and a number beyond float64 is no float to msgspec.)
+    """
+
+    temperature: Annotated[float, Meta(ge=0, le=_LARGEST_FLOAT)] = 0.0
+    top_k: Count = 0
+    top_p: Annotated[float, Meta(ge=0, le=1)] = 1.0
+    min_p: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    repetition_penalty: Annotated[float, Meta(ge=1e-3, le=1e3)] = 1.0
 
 
 class TextSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -177,7 +184,7 @@ class FileEntry(msgspec.Struct, frozen=True):
     """Size in bytes and sha256 of one file."""
 
     size: Count
-    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    sha256: Sha256
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -292,7 +299,7 @@ def _check_file(folder: pathlib.Path, name: str, entry: FileEntry, *, contents: 
         # A symbolic link inside the folder may still point out of it.
         resolved = path.resolve(strict=True)
         size = resolved.stat().st_size
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links, before Python 3.13
         raise BundleFileMissing(name) from error
     if not resolved.is_relative_to(folder.resolve()):
         raise PathOutsideBundle(name)
@@ -300,8 +307,13 @@ def _check_file(folder: pathlib.Path, name: str, entry: FileEntry, *, contents: 
         raise BundleFileMissing(name)
     if size != entry.size:
         raise BundleFileAltered(name, "its size", str(entry.size), str(size))
-    if contents and (found := _sha256(path)) != entry.sha256:
-        raise BundleFileAltered(name, "its sha256", entry.sha256[:12], found[:12])
+    if contents:
+        try:
+            found = _sha256(resolved)
+        except OSError as error:
+            raise BundleFileUnreadable(name, error.strerror or "it cannot be read") from error
+        if found != entry.sha256:
+            raise BundleFileAltered(name, "its sha256", entry.sha256[:12], found[:12])
 
 
 def load_bundle(folder: str | os.PathLike[str], *, check_contents: bool = True) -> Bundle:
@@ -318,6 +330,7 @@ def load_bundle(folder: str | os.PathLike[str], *, check_contents: bool = True) 
         SchemaUnsupported: it is of another schema version.
         PathOutsideBundle: it names a path that leaves the folder.
         BundleFileMissing: a listed file is absent.
+        BundleFileUnreadable: a listed file cannot be read.
         BundleFileAltered: a listed file has another size or content.
     """
     path = pathlib.Path(folder)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 
+import msgspec
 import pytest
 
+from edge_runtime.sampling import SamplingSettings
 from lambda_split.bundle import (
     MANIFEST_NAME,
     SCHEMA,
+    GenerationDefaults,
     Geometry,
     Graph,
     Manifest,
@@ -22,10 +26,12 @@ from lambda_split.bundle import (
 from lambda_split.errors import (
     BundleFileAltered,
     BundleFileMissing,
+    BundleFileUnreadable,
     BundleNotFound,
     ManifestInvalid,
     PathOutsideBundle,
     SchemaUnsupported,
+    UsageError,
 )
 from lambda_split.split import Split
 
@@ -139,6 +145,87 @@ def test_paths_that_leave_the_folder(folder, name) -> None:
     assert caught.value.path == name
 
 
+@pytest.mark.parametrize("fingerprint", ["", "short", "0123456789ABCDEF", "0123456789abcdef\n"])
+def test_what_is_no_digest(folder, fingerprint) -> None:
+    _edit(folder, model={"id": "tiny", "family": "llama", "fingerprint": fingerprint})
+    with pytest.raises(ManifestInvalid, match="fingerprint"):
+        load_bundle(folder)
+
+
+def test_a_checksum_that_ends_with_a_line_feed(folder) -> None:
+    files = json.loads((folder / MANIFEST_NAME).read_text())["files"]
+    files["head.onnx"]["sha256"] += "\n"
+    _edit(folder, files=files)
+    with pytest.raises(ManifestInvalid, match="sha256"):
+        load_bundle(folder)
+
+
+def test_no_more_witnesses_than_a_hello_can_carry(folder) -> None:
+    model = {"id": "tiny", "family": "llama", "fingerprint": "01234567"}
+    _edit(folder, model={**model, "witnesses": {f"w{i}": "01234567" for i in range(32)}})
+    assert len(load_bundle(folder).manifest.model.witnesses) == 32
+    _edit(folder, model={**model, "witnesses": {f"w{i}": "01234567" for i in range(33)}})
+    with pytest.raises(ManifestInvalid, match="witnesses"):
+        load_bundle(folder)
+
+
+GOOD = {"temperature": 0.7, "top_k": 50, "top_p": 0.9, "min_p": 0.1, "repetition_penalty": 1.1}
+BEYOND = [
+    ("temperature", -0.1),
+    ("top_k", -1),
+    ("top_k", 1.5),
+    ("top_p", -0.1),
+    ("top_p", 1.1),
+    ("min_p", -0.1),
+    ("min_p", 1.1),
+    ("repetition_penalty", 0),
+    ("repetition_penalty", 1001),
+    *((name, value) for name in GOOD for value in (float("inf"), float("nan"), None, "1", True)),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), BEYOND)
+def test_generation_defaults_that_no_sampler_takes(folder, name, value) -> None:
+    for settings in (GOOD, {**GOOD, name: value}):
+        _edit(folder, text={"tokenizer": "tokenizer.json", "generation": settings})
+        if settings is GOOD:
+            assert load_bundle(folder).manifest.text.generation.top_k == 50
+    with pytest.raises(ManifestInvalid):
+        load_bundle(folder)
+
+
+def test_a_number_beyond_all_floats_in_the_defaults(folder) -> None:
+    text = (folder / MANIFEST_NAME).read_text()
+    assert '"temperature": 0.0' in text
+    (folder / MANIFEST_NAME).write_text(text.replace('"temperature": 0.0', '"temperature": 1e999'))
+    with pytest.raises(ManifestInvalid):
+        load_bundle(folder)
+
+
+@pytest.mark.parametrize(("name", "value"), BEYOND)
+def test_the_sampler_refuses_the_same(name, value) -> None:
+    with pytest.raises(UsageError):
+        SamplingSettings(**{**GOOD, name: value})
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"temperature": 0.0, "top_k": 0, "top_p": 0.0, "min_p": 0.0, "repetition_penalty": 1e-3},
+        {
+            "temperature": 1e308,
+            "top_k": 9999,
+            "top_p": 1.0,
+            "min_p": 1.0,
+            "repetition_penalty": 1e3,
+        },
+    ],
+)
+def test_both_take_their_bounds(settings) -> None:
+    assert msgspec.convert(settings, GenerationDefaults) == GenerationDefaults(**settings)
+    assert SamplingSettings(**settings).temperature == settings["temperature"]
+
+
 def test_a_graph_outside_the_folder(folder) -> None:
     manifest = json.loads((folder / MANIFEST_NAME).read_text())
     manifest["graphs"]["head"]["file"] = "../head.onnx"
@@ -153,6 +240,20 @@ def test_a_link_that_leaves_the_folder(folder, tmp_path_factory) -> None:
     (folder / "head.onnx").unlink()
     (folder / "head.onnx").symlink_to(outside)
     with pytest.raises(PathOutsideBundle):
+        load_bundle(folder)
+
+
+def test_a_link_to_itself(folder) -> None:
+    (folder / "head.onnx").unlink()
+    (folder / "head.onnx").symlink_to("head.onnx")
+    with pytest.raises(BundleFileMissing, match=r"head\.onnx"):
+        load_bundle(folder)
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="permissions must count")
+def test_a_file_without_permission_to_read_it(folder) -> None:
+    (folder / "head.onnx").chmod(0)
+    with pytest.raises(BundleFileUnreadable, match=r"head\.onnx.*[Pp]ermission"):
         load_bundle(folder)
 
 

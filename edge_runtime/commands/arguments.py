@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import pathlib
 from dataclasses import replace
 
 from edge_runtime.generator import TextGenerator
 from edge_runtime.graphs import RuntimeSettings
 from edge_runtime.sampling import SamplingSettings
-from lambda_split.errors import UsageError
+from lambda_split.arguments import non_negative, positive, read_token_file
 
 __all__ = ["add_session_arguments", "open_generator", "sampling_settings"]
 
-_MAX_TOKEN_FILE_BYTES = 4096
 _SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed")
 
 
@@ -32,23 +30,27 @@ def add_session_arguments(parser: argparse.ArgumentParser) -> None:
     )
     link.add_argument("--token-file", metavar="FILE", help="file with the bearer token")
     device = parser.add_argument_group("device")
-    device.add_argument("--threads", type=int, metavar="N", help="CPU threads for head and tail")
+    device.add_argument(
+        "--threads", type=positive, metavar="N", help="CPU threads for head and tail"
+    )
     device.add_argument(
         "--max-positions",
-        type=int,
+        type=positive,
         metavar="N",
         help="tokens that prompt and answers may take together (default: at most 4096)",
     )
     sampling = parser.add_argument_group("sampling (the bundle's own settings where not given)")
     sampling.add_argument(
-        "--max-new-tokens", type=int, default=128, metavar="N", help="default 128"
+        "--max-new-tokens", type=positive, default=128, metavar="N", help="default 128"
     )
     sampling.add_argument("--temperature", type=float, metavar="T", help="0 is greedy")
-    sampling.add_argument("--top-k", type=int, metavar="K", help="0 is off")
+    sampling.add_argument("--top-k", type=non_negative, metavar="K", help="0 is off")
     sampling.add_argument("--top-p", type=float, metavar="P", help="1 is off")
     sampling.add_argument("--min-p", type=float, metavar="P", help="0 is off")
     sampling.add_argument("--repetition-penalty", type=float, metavar="R", help="1 is off")
-    sampling.add_argument("--seed", type=int, metavar="N", help="the same seed, the same text")
+    sampling.add_argument(
+        "--seed", type=non_negative, metavar="N", help="the same seed, the same text"
+    )
     sampling.add_argument(
         "--stop", action="append", default=[], metavar="TEXT", help="stop here (repeatable)"
     )
@@ -59,7 +61,7 @@ def open_generator(args: argparse.Namespace) -> TextGenerator:
     return TextGenerator.open(
         args.bundle,
         args.url,
-        token=_read_token(args.token_file),
+        token=None if args.token_file is None else read_token_file(args.token_file),
         codec=args.codec,
         max_positions=args.max_positions,
         runtime=RuntimeSettings(threads=args.threads),
@@ -70,17 +72,3 @@ def sampling_settings(args: argparse.Namespace, defaults: SamplingSettings) -> S
     """The bundle's settings with what was given on the command line instead."""
     given = {name: getattr(args, name) for name in _SAMPLING}
     return replace(defaults, **{name: value for name, value in given.items() if value is not None})
-
-
-def _read_token(path: str | None) -> str | None:
-    if path is None:
-        return None
-    try:
-        with pathlib.Path(path).open("rb") as file:
-            raw = file.read(_MAX_TOKEN_FILE_BYTES + 1)
-        token = raw.decode("ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read the token file {path}: {error}") from error
-    if not token or len(raw) > _MAX_TOKEN_FILE_BYTES or not token.isprintable() or " " in token:
-        raise UsageError(f"the token file {path} must hold one token and nothing else")
-    return token

@@ -3,6 +3,9 @@
 The text goes to stdout as it is made, a summary of speed and traffic to stderr. Prompt, text and
 token ids stay on this device; only hidden states cross the wire.
 
+--json prints one object: text, token_ids (with the stop token), finish_reason (stop or length),
+usage, timing in seconds, wire in bytes and round trips.
+
 Try:
   lambda-split generate --bundle ./bundle --url ws://127.0.0.1:8765 --prompt "Once upon a time"
   lambda-split generate --bundle ./bundle --url ws://127.0.0.1:8765 --chat --prompt "Hello!" --json
@@ -22,7 +25,8 @@ from edge_runtime.commands.arguments import (
     open_generator,
     sampling_settings,
 )
-from edge_runtime.generator import GenerationResult, Prompt
+from edge_runtime.prompt import Prompt
+from edge_runtime.stream import GenerationResult
 from lambda_split.errors import UsageError
 
 __all__ = ["add_arguments", "run"]
@@ -105,6 +109,7 @@ def _prompt(args: argparse.Namespace) -> Prompt:
         text = sys.stdin.read(_MAX_STDIN_CHARS + 1)
         if len(text) > _MAX_STDIN_CHARS:
             raise UsageError(f"the prompt on stdin exceeds {_MAX_STDIN_CHARS} characters")
+        text = text.removesuffix("\n")  # the one that `echo` and editors add
     if args.system is not None:
         return [Message("system", args.system), Message("user", text)]
     return [Message("user", text)] if args.chat else text

@@ -1,13 +1,14 @@
 """The whole path on the shipped model, in one go, on this machine.
 
-Exports the demo model, serves its trunk in a process of its own, and chats with it: head and tail
-run here under onnxruntime without torch, only hidden states cross the socket between.
+Serves the demo model's trunk in a process of its own, exports head and tail, and chats: head and
+tail run here under onnxruntime without torch, only hidden states cross the socket between.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.util
 import pathlib
 import re
 import signal
@@ -15,12 +16,15 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from types import FrameType
 
-from lambda_split.errors import LambdaSplitError, UsageError
+from lambda_split.arguments import positive
+from lambda_split.errors import MissingExtra, ProcessFailed, UsageError
 
 __all__ = ["add_arguments", "run", "serving"]
 
-_QUESTIONS = ("Tell me a story about a fox and a lantern.", "Where did it happen?")
+_QUESTIONS = ("Tell me a story about a fox and a lantern.", "What did the fox find?")
+_NEEDED = ("torch", "transformers", "onnxscript")
 _STOP_S = 10.0
 
 
@@ -35,24 +39,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("fp32", "fp16", "int8", "int4"),
         help="format of head and tail on the device (default: int4)",
     )
-    parser.add_argument("--max-new-tokens", type=int, default=200, metavar="N", help="default 200")
-    parser.add_argument("--keep", metavar="DIR", help="keep the bundle there")
+    parser.add_argument(
+        "--max-new-tokens", type=positive, default=200, metavar="N", help="default 200"
+    )
+    parser.add_argument("--keep", metavar="DIR", help="keep the bundle in this new folder")
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
+    for module in _NEEDED:
+        if importlib.util.find_spec(module) is None:
+            raise MissingExtra(module, "export")
+    if args.keep is not None and pathlib.Path(args.keep).exists():
+        raise UsageError(f"{args.keep} exists: --keep wants a new folder")
     with contextlib.ExitStack() as stack:
-        if args.keep is None:
-            folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        else:
-            folder = pathlib.Path(args.keep)
+        stack.enter_context(_ended_by_signals())
+        folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        bundle = folder / "bundle" if args.keep is None else pathlib.Path(args.keep)
         _say("1/3 serving the trunk of the demo model in a process of its own")
-        server = stack.enter_context(_process("serve", "demo", "--port", "0"))
+        serve = ("serve", "demo", "--port", "0", "--log-level", "warning")
+        server = stack.enter_context(_process(*serve))
         _say(f"2/3 exporting head and tail as ONNX, {args.weights} weights")
-        bundle = folder / "bundle" if args.keep is None else folder
-        export = _command("export", "demo", "--out", str(bundle), "--weights", args.weights)
-        if subprocess.run(export, stdout=sys.stderr.fileno(), check=False).returncode != 0:  # noqa: S603  # our own command line
-            raise UsageError("the export failed, see above")
+        export = ("export", "demo", "--out", str(bundle), "--weights", args.weights)
+        with _process(*export) as exporting:
+            exporting.communicate()  # its summary is for people who go on to serve by hand
+            if exporting.returncode != 0:
+                raise ProcessFailed("the export")
         _say("3/3 chatting: head and tail here, the trunk there")
         _chat(bundle, _wait_for_address(server), args)
     return 0
@@ -88,23 +100,39 @@ def serving(*arguments: str) -> Iterator[str]:
         *arguments: As on the command line, the model first; add ``--port 0`` for a free port.
 
     Raises:
-        LambdaSplitError: it did not start.
+        ProcessFailed: it did not start.
     """
     with _process("serve", *arguments) as server:
         yield _wait_for_address(server)
 
 
-def _command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "lambda_split.cli", *arguments]
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP unwind the stack as Ctrl-C does, so that no child is left behind."""
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, end) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
 def _process(*arguments: str) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(_command(*arguments), stdout=subprocess.PIPE, text=True)  # noqa: S603  # our own command line
+    command = [sys.executable, "-m", "lambda_split.cli", *arguments]
+    # A session of its own: Ctrl-C reaches this process alone, which then ends the others.
+    process = subprocess.Popen(  # noqa: S603  # our own command line
+        command, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
     try:
         yield process
     finally:
-        process.send_signal(signal.SIGTERM)
+        process.terminate()
         try:
             process.wait(_STOP_S)
         except subprocess.TimeoutExpired:
@@ -119,7 +147,7 @@ def _wait_for_address(server: subprocess.Popen[str]) -> str:
     for line in server.stdout or ():
         if match := re.fullmatch(r"listening on (wss?://\S+)\s*", line):
             return match[1]
-    raise LambdaSplitError("the trunk service did not start, see above")
+    raise ProcessFailed("the trunk service")
 
 
 def _say(text: str) -> None:

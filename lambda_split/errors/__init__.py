@@ -3,6 +3,7 @@
 ::
 
     LambdaSplitError
+    ├── ProcessFailed              a process that a command started failed
     ├── UsageError                 the caller asked for something that makes no sense
     │   ├── MissingExtra           an optional dependency is not installed
     │   ├── PromptEmpty            nothing to continue
@@ -14,6 +15,7 @@
     │   ├── SchemaUnsupported      written by a newer (or foreign) version
     │   ├── PathOutsideBundle      a listed path leaves the folder
     │   ├── BundleFileMissing      a listed file is not there
+    │   ├── BundleFileUnreadable   a listed file cannot be read
     │   ├── BundleFileAltered      size or sha256 differ from the manifest
     │   ├── GraphInvalid           a graph lacks an input or output that the manifest names
     │   ├── TokenizerInvalid       tokenizer.json is malformed or has tokens the model lacks
@@ -59,11 +61,13 @@ A sentence says what is wrong and, where there is something to do, what to do.
 
 from lambda_split.errors.base import (
     LambdaSplitError,
+    ProcessFailed,
 )
 from lambda_split.errors.bundle import (
     BundleError,
     BundleFileAltered,
     BundleFileMissing,
+    BundleFileUnreadable,
     BundleNotFound,
     ChatTemplateInvalid,
     GraphInvalid,
@@ -152,6 +156,7 @@ __all__ = [
     "BundleError",
     "BundleFileAltered",
     "BundleFileMissing",
+    "BundleFileUnreadable",
     "BundleNotFound",
     "CapacityRefused",
     "ChatTemplateError",
@@ -188,6 +193,7 @@ __all__ = [
     "PositionBeyondEnd",
     "PositionGap",
     "PositionsRefused",
+    "ProcessFailed",
     "PromptEmpty",
     "PromptTooLong",
     "ProtocolError",

@@ -10,6 +10,7 @@ __all__ = [
     "BundleError",
     "BundleFileAltered",
     "BundleFileMissing",
+    "BundleFileUnreadable",
     "BundleNotFound",
     "ChatTemplateInvalid",
     "GraphInvalid",
@@ -80,6 +81,17 @@ class BundleFileMissing(BundleError):
 
     def __str__(self) -> str:
         return f"the bundle lacks {self.path}: copy it again, or export again"
+
+
+@dataclass(eq=False)
+class BundleFileUnreadable(BundleError):
+    """A file is there, but the system does not let it be read."""
+
+    path: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"the bundle's {self.path} cannot be read: {self.reason}"
 
 
 @dataclass(eq=False)

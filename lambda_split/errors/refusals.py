@@ -107,7 +107,10 @@ class PositionsRefused(Refused):
     limit: int
 
     def __str__(self) -> str:
-        return f"{self.asked} positions were asked for, the server allows {self.limit} a session"
+        return (
+            f"{self.asked} positions were asked for, the server allows {self.limit} a session: "
+            "give --max-positions here, or a larger one to the server"
+        )
 
 
 @dataclass(eq=False)
@@ -119,7 +122,10 @@ class CapacityRefused(Refused):
     retry_after_s: int
 
     def __str__(self) -> str:
-        return f"the server is full ({self.reason}): try again in {self.retry_after_s} s"
+        return (
+            f"the server is full ({self.reason}): try again in {self.retry_after_s} s, or serve "
+            "with a larger --max-sessions"
+        )
 
 
 @dataclass(eq=False)

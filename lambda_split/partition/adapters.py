@@ -12,7 +12,7 @@ import json
 import math
 import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -97,7 +97,7 @@ class Adapter:
         with open_safetensors(self._path) as reader:
             if update.whole is not None:
                 replaced: torch.Tensor = reader.get_tensor(update.whole)
-                self._check_shape(name, replaced, tensor)
+                self._check_shape(name, replaced.shape, tensor)
                 tensor = replaced
             if update.down is None:
                 return tensor
@@ -105,18 +105,18 @@ class Adapter:
             up: torch.Tensor = reader.get_tensor(update.up).float()
         if down.ndim != 2 or up.ndim != 2 or not down.shape[0] == up.shape[1] == update.rank:
             raise AdapterError(self.name, f"the matrices for {name} do not fit each other")
-        change = (up @ down) * update.scaling  # (out, in)
-        transposed = self._transposed_prefix is not None and name.startswith(
-            self._transposed_prefix
+        transposed = update.embedding or (
+            self._transposed_prefix is not None and name.startswith(self._transposed_prefix)
         )
-        if transposed or update.embedding:
-            change = change.T
-        self._check_shape(name, change, tensor)
-        return change.add_(tensor)
+        # Checked before they are multiplied: the product of two small matrices can be huge.
+        shape = (up.shape[0], down.shape[1])  # (out, in)
+        self._check_shape(name, shape[::-1] if transposed else shape, tensor)
+        change = (up @ down) * update.scaling
+        return (change.T if transposed else change).add_(tensor)
 
-    def _check_shape(self, name: str, found: torch.Tensor, expected: torch.Tensor) -> None:
-        if found.shape != expected.shape:
-            reason = f"its update of {name} is {list(found.shape)}, not {list(expected.shape)}"
+    def _check_shape(self, name: str, found: Sequence[int], expected: torch.Tensor) -> None:
+        if tuple(found) != tuple(expected.shape):
+            reason = f"its update of {name} is {list(found)}, not {list(expected.shape)}"
             raise AdapterError(self.name, reason)
 
 

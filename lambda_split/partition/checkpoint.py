@@ -6,32 +6,18 @@ Hub id downloaded, when tensors in them are read.
 
 from __future__ import annotations
 
-import copy
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from lambda_split.errors import (
-    AdapterError,
-    CheckpointInvalid,
-    CheckpointNotFound,
-    UnsupportedFamily,
-    UsageError,
-)
+from lambda_split.errors import AdapterError, CheckpointNotFound, UsageError
 from lambda_split.partition.adapters import ADAPTER_CONFIG, Adapter, open_adapter
-from lambda_split.partition.families import (
-    Family,
-    find_family,
-    layer_windows,
-    max_positions,
-    supported_families,
-)
-from lambda_split.partition.files import LocalFolder, ModelFiles, read_json_object
+from lambda_split.partition.config import head_dim, kv_heads, parse_config
+from lambda_split.partition.families import find_family, layer_windows, max_positions
+from lambda_split.partition.files import LocalFolder, ModelFiles
 from lambda_split.partition.fingerprint import choose_witnesses, fingerprint, tensor_digest
 from lambda_split.partition.hub import HubRepository
 from lambda_split.partition.tensors import Shards, index_shards
@@ -40,8 +26,6 @@ from lambda_split.split import Split
 __all__ = ["Checkpoint", "open_checkpoint"]
 
 _CONFIG = "config.json"
-_MAX_CONFIG_BYTES = 8 * 1024 * 1024
-_MAX_LAYERS = 4096  # bounds what a config can make us build; the deepest models have about 130
 _DEMO = "demo"
 _DEMO_FOLDER = pathlib.Path(__file__).parents[1] / "demo_models" / "text"
 
@@ -99,18 +83,12 @@ class Checkpoint:
     @property
     def kv_heads(self) -> int:
         """Key-value heads of each layer."""
-        heads: int = getattr(self.config, "num_key_value_heads", None) or (
-            self.config.num_attention_heads
-        )
-        return heads
+        return kv_heads(self.config)
 
     @property
     def head_dim(self) -> int:
         """Width of one attention head."""
-        dim: int = getattr(self.config, "head_dim", None) or (
-            self.config.hidden_size // self.config.num_attention_heads
-        )
-        return dim
+        return head_dim(self.config)
 
     @property
     def embedding_name(self) -> str:
@@ -150,7 +128,7 @@ class Checkpoint:
         trunk = self.layer_tensors(split.trunk(self.layer_count))
         opened = self._shards.shards_of(set(self.tensor_names).difference(trunk))
         seen = [name for name in trunk if self._shards.locations[name].shard in opened]
-        return self.witness_digests(choose_witnesses(seen)) if seen else {}
+        return self.witness_digests(choose_witnesses(self._shards.shapes(seen)))
 
     def witness_digests(self, names: Iterable[str]) -> dict[str, str]:
         """Digests of these tensors' dtype, shape and first bytes, as stored (without adapters).
@@ -209,31 +187,6 @@ def _open_files(model: str, revision: str | None, probe: str) -> ModelFiles:
     return HubRepository.open(model, revision, probe)
 
 
-def _parse_config(path: pathlib.Path) -> tuple[Family, PreTrainedConfig, dict[str, object]]:
-    raw = read_json_object(path, max_bytes=_MAX_CONFIG_BYTES)
-    model_type = raw.get("model_type")
-    if not isinstance(model_type, str):
-        raise CheckpointInvalid(str(path), "it has no model_type")
-    family = find_family(model_type)
-    quantization = raw.get("quantization_config")
-    if quantization is not None:
-        method = quantization.get("quant_method") if isinstance(quantization, dict) else None
-        reason = f"its weights are quantized ({method or 'unknown method'}): take the original"
-        raise UnsupportedFamily(model_type, supported_families(), reason)
-    for key in ("num_hidden_layers", "n_layer"):
-        count = raw.get(key, 1)
-        if not isinstance(count, int) or not 1 <= count <= _MAX_LAYERS:
-            raise CheckpointInvalid(str(path), f"{key} is {count!r}")
-    try:
-        # The mapping holds the library's own classes only: code named by auto_map never runs.
-        config = CONFIG_MAPPING[model_type].from_dict(copy.deepcopy(raw))
-    except (StrictDataclassError, TypeError, ValueError, LookupError, AttributeError) as error:
-        raise CheckpointInvalid(str(path), str(error)) from error
-    except ArithmeticError as error:  # a count of zero
-        raise CheckpointInvalid(str(path), str(error)) from error
-    return family, config, raw
-
-
 def open_checkpoint(
     model: str, *, revision: str | None = None, lora: Sequence[str] = ()
 ) -> Checkpoint:
@@ -259,7 +212,7 @@ def open_checkpoint(
     config_path = files.find(_CONFIG)
     if config_path is None:
         raise CheckpointNotFound(model, f"the folder has no {_CONFIG}")
-    family, config, raw = _parse_config(config_path)
+    family, config, raw = parse_config(config_path)
     windows = layer_windows(family, config)
     shards = index_shards(files, family)
     names = frozenset(shards.locations)

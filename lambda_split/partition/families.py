@@ -19,6 +19,7 @@ __all__ = [
     "find_family",
     "layer_windows",
     "max_positions",
+    "rope_settings",
     "supported_families",
 ]
 
@@ -117,9 +118,10 @@ def layer_windows(family: Family, config: PreTrainedConfig) -> tuple[int | None,
         UnsupportedFamily: a layer attends in a way that masks cannot express yet.
     """
     count: int = config.num_hidden_layers
-    window: int | None = getattr(config, "sliding_window", None)
-    if window is not None and window < 1:
-        raise CheckpointInvalid("config.json", f"sliding_window is {window}")
+    window = getattr(config, "sliding_window", None)
+    # Families without windows have no such setting, so the library has not checked its type.
+    if window is not None and (type(window) is not int or window < 1):
+        raise CheckpointInvalid("config.json", f"sliding_window is {window!r}")
     if getattr(config, "use_bidirectional_attention", False):
         reason = "its attention looks ahead, so nothing of the past could be kept"
         raise UnsupportedFamily(family.name, supported_families(), reason)
@@ -156,11 +158,24 @@ def max_positions(config: PreTrainedConfig) -> int:
     with the old ones, so a session that crossed that length would differ from one that started
     beyond it. Both are therefore used up to that length only, with the frequencies of short
     sequences; for ``dynamic`` it is ``max_position_embeddings`` itself.
+
+    Raises:
+        CheckpointInvalid: ``longrope`` without the length it was first trained for.
     """
     limit: int = config.max_position_embeddings
-    parameters = getattr(config, "rope_parameters", None) or {}
-    # One set of settings for all layers, or one for each type of layer.
-    for rope in (parameters, *parameters.values()):
-        if isinstance(rope, dict) and rope.get("rope_type") == "longrope":
-            limit = min(limit, int(rope["original_max_position_embeddings"]))
+    for rope in rope_settings(config):
+        if rope.get("rope_type") == "longrope":
+            original = rope.get("original_max_position_embeddings")
+            if type(original) is not int:
+                reason = f"longrope's original_max_position_embeddings is {original!r}"
+                raise CheckpointInvalid("config.json", reason)
+            limit = min(limit, original)
     return limit
+
+
+def rope_settings(config: PreTrainedConfig) -> tuple[dict[str, object], ...]:
+    """The config's rotary settings: one set for all layers, or one for each type of layer."""
+    parameters = getattr(config, "rope_parameters", None)
+    if not isinstance(parameters, dict):
+        return ()
+    return tuple(rope for rope in (parameters, *parameters.values()) if isinstance(rope, dict))

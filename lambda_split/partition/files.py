@@ -9,7 +9,7 @@ from typing import Protocol
 
 from lambda_split.errors import CheckpointInvalid, CheckpointNotFound
 
-__all__ = ["LocalFolder", "ModelFiles", "read_json_object"]
+__all__ = ["LocalFolder", "ModelFiles", "read_bounded", "read_json_object"]
 
 
 class ModelFiles(Protocol):
@@ -81,11 +81,11 @@ class LocalFolder:
         return self.find(name) is not None
 
 
-def read_json_object(path: pathlib.Path, *, max_bytes: int) -> dict[str, object]:
-    """Parse a JSON file that must hold an object.
+def read_bounded(path: pathlib.Path, *, max_bytes: int) -> bytes:
+    """The whole content of a file that must not be larger than ``max_bytes``.
 
     Raises:
-        CheckpointInvalid: it is too large, unreadable, not JSON, or not an object.
+        CheckpointInvalid: it is too large or unreadable.
     """
     try:
         with path.open("rb") as file:
@@ -94,6 +94,16 @@ def read_json_object(path: pathlib.Path, *, max_bytes: int) -> dict[str, object]
         raise CheckpointInvalid(str(path), error.strerror or "it cannot be read") from error
     if len(raw) > max_bytes:
         raise CheckpointInvalid(str(path), f"it is larger than {max_bytes} bytes")
+    return raw
+
+
+def read_json_object(path: pathlib.Path, *, max_bytes: int) -> dict[str, object]:
+    """Parse a JSON file that must hold an object.
+
+    Raises:
+        CheckpointInvalid: it is too large, unreadable, not JSON, or not an object.
+    """
+    raw = read_bounded(path, max_bytes=max_bytes)
     try:
         value = json.loads(raw)
     except (ValueError, RecursionError) as error:

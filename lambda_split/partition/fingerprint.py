@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 
@@ -48,7 +48,15 @@ def tensor_digest(tensor: torch.Tensor) -> str:
     return hashlib.sha256(kind.encode() + first).hexdigest()[:_DIGEST_CHARACTERS]
 
 
-def choose_witnesses(candidates: Sequence[str]) -> tuple[str, ...]:
-    """At most :data:`MAX_WITNESSES` of the candidates, evenly spread over their order."""
+def choose_witnesses(shapes: Mapping[str, Sequence[int]]) -> tuple[str, ...]:
+    """At most :data:`MAX_WITNESSES` of the tensors, evenly spread over their order.
+
+    Matrices, where there are any: fine-tuning changes them, while norms often stay as they were.
+
+    Args:
+        shapes: The tensors to choose from and their shapes.
+    """
+    matrices = [name for name, shape in shapes.items() if len(shape) > 1]
+    candidates = matrices or list(shapes)
     count = min(MAX_WITNESSES, len(candidates))
     return tuple(candidates[index * len(candidates) // count] for index in range(count))

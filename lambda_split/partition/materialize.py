@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -21,6 +22,14 @@ __all__ = ["empty_model", "fill", "layer_stack"]
 _READABLE = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
+@contextmanager
+def _building() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # the library's constructors raise whatever a setting leads to
+        raise CheckpointInvalid("config.json", str(error) or type(error).__name__) from error
+
+
 def empty_model(checkpoint: Checkpoint, attention: str | None) -> nn.Module:
     """The family's causal language model on the meta device: all modules, no memory.
 
@@ -34,12 +43,9 @@ def empty_model(checkpoint: Checkpoint, attention: str | None) -> nn.Module:
     # A copy each, so that parts of one checkpoint can use different attention functions.
     config: PreTrainedConfig = copy.deepcopy(checkpoint.config)
     config._attn_implementation = "eager"  # noqa: SLF001 - how the library spells this setting
-    try:
-        with torch.device("meta"):
-            model_class: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
-            model: nn.Module = model_class(config)
-    except (ValueError, TypeError, KeyError, ArithmeticError, RuntimeError) as error:
-        raise CheckpointInvalid("config.json", str(error)) from error
+    with _building(), torch.device("meta"):
+        model_class: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+        model: nn.Module = model_class(config)
     # Layers look it up at each call.
     config._attn_implementation = attention or attention_function(config)  # noqa: SLF001 - as above
     return model
@@ -52,6 +58,9 @@ def layer_stack(
 
     Returns:
         The stack, and the layers by their tensors' prefix, to be filled.
+
+    Raises:
+        CheckpointInvalid: the library cannot build a rotary embedding with this config.
     """
     family = find_family(checkpoint.family)
     base = model.get_submodule(family.base)
@@ -64,7 +73,8 @@ def layer_stack(
     rotary: Any = None
     if family.rotary is not None and len(layers) > 0:
         # The empty model's frequencies are on the meta device: make them again, in memory.
-        rotary = type(base.get_submodule(family.rotary))(config)
+        with _building():
+            rotary = type(base.get_submodule(family.rotary))(config)
         # Fixed to what short sequences use, whatever the positions; see families.max_positions.
         if family.rotary_by_layer_type:
             rotary.rope_type = dict.fromkeys(rotary.rope_type, "default")

@@ -66,6 +66,18 @@ class Shards:
             CheckpointInvalid: a shard is missing or malformed, or contradicts the index.
             CheckpointNotFound: a shard cannot be fetched from the Hub.
         """
+        for name, reader, stored in self._each(names, part):
+            yield name, reader.get_tensor(stored)
+
+    def shapes(self, names: Iterable[str]) -> dict[str, tuple[int, ...]]:
+        """The named tensors' shapes, from their shards' headers; order and errors as ``read``."""
+        return {
+            name: tuple(reader.get_slice(stored).get_shape())
+            for name, reader, stored in self._each(names, "caller")
+        }
+
+    def _each(self, names: Iterable[str], part: str) -> Iterator[tuple[str, Any, str]]:
+        # Each name with an open reader of its shard and the tensor's name in it.
         wanted = list(dict.fromkeys(names))
         missing = tuple(name for name in wanted if name not in self.locations)
         if missing:
@@ -82,7 +94,7 @@ class Shards:
                     if place not in stored:
                         reason = f"it lacks {place}, which the index says it holds"
                         raise CheckpointInvalid(str(path), reason)
-                    yield name, reader.get_tensor(place)
+                    yield name, reader, place
 
 
 def open_safetensors(path: pathlib.Path) -> Any:  # noqa: ANN401 - safetensors ships no types

@@ -11,6 +11,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from lambda_split.digests import Digest, Witnesses
 from lambda_split.errors import MessageMalformed, WireError, error_from_wire
 
 __all__ = [
@@ -30,7 +31,6 @@ MAX_MESSAGE_BYTES = 16 * 1024
 U32 = Annotated[int, Meta(ge=0, le=0xFFFF_FFFF)]
 ShortText = Annotated[str, Meta(max_length=256)]
 LongText = Annotated[str, Meta(max_length=2048)]
-Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{8,64}\Z")]  # "$" would let a line feed follow
 CodecLabel = Annotated[str, Meta(max_length=32)]
 # Lengths in errors may exceed 32 bits; every JSON reader keeps integers up to 2**53 - 1.
 Fact = Annotated[int, Meta(ge=0, le=(1 << 53) - 1)]
@@ -58,7 +58,7 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello", tag_field="t
     hidden_size: U32
     codecs: Annotated[tuple[CodecLabel, ...], Meta(max_length=16)]
     max_positions: U32
-    witnesses: Annotated[dict[ShortText, Digest], Meta(max_length=32)] = {}
+    witnesses: Witnesses = {}
     agent: ShortText = ""
 
 
@@ -105,14 +105,26 @@ class ErrorMessage(msgspec.Struct, frozen=True, kw_only=True, tag="error", tag_f
         )
 
     def to_error(self) -> WireError:
-        """The typed error that this message carries."""
-        return error_from_wire(self.code, dict(self.fields), self.message)
+        """The typed error that this message carries.
+
+        Its sentences end up in terminals and logs, where control characters could move the cursor
+        or fake a line: those come as U+FFFD.
+        """
+        fields: dict[str, object] = {
+            name: _printable(value) if isinstance(value, str) else value
+            for name, value in self.fields.items()
+        }
+        return error_from_wire(_printable(self.code), fields, _printable(self.message))
 
 
 class Bye(msgspec.Struct, frozen=True, kw_only=True, tag="bye", tag_field="type"):
     """The sender is done; the connection closes without anything being wrong."""
 
     reason: ShortText = ""
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 
 ControlMessage = Hello | Welcome | ErrorMessage | Bye

@@ -59,21 +59,29 @@ class Model:
             witnesses=self.checkpoint.witness_digests(names),
         )
 
-    def engine(self, *, max_sessions=16, trunk=None, dtype=torch.float32) -> SequentialEngine:
+    def engine(
+        self, *, max_sessions=16, trunk=None, dtype=torch.float32, kv_memory=None
+    ) -> SequentialEngine:
         return SequentialEngine(
             trunk or self.trunk,
             width=WIDTH,
             dtype=dtype,
             device=torch.device("cpu"),
             max_sessions=max_sessions,
+            kv_memory=kv_memory,
         )
 
 
 @contextlib.asynccontextmanager
-async def serving(model, *, engine=None, limits=LIMITS, token=None, offer=None):
+async def serving(model, *, engine=None, limits=LIMITS, token=None, offer=None, on_fault=None):
     listener = bind("127.0.0.1", 0)
     async with serve(
-        engine or model.engine(), offer or model.offer(), listener, limits=limits, token=token
+        engine or model.engine(),
+        offer or model.offer(),
+        listener,
+        limits=limits,
+        token=token,
+        on_fault=on_fault,
     ) as url:
         yield url
 

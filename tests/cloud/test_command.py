@@ -1,6 +1,7 @@
 """``lambda-split serve`` as a process: its line on stdout, its exit codes, its signals."""
 
 import argparse
+import asyncio
 import contextlib
 import os
 import pathlib
@@ -9,13 +10,12 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 import torch
 
-from cloud.command import add_arguments, read_token, run
+from cloud.command import add_arguments, run
 from cloud.listener import bind, is_loopback, url_of
 from lambda_split.errors import (
     AddressUnavailable,
@@ -82,9 +82,7 @@ def test_it_says_where_it_listens_serves_and_ends_cleanly(model, tmp_path, numbe
         match = re.fullmatch(r"listening on (ws://127\.0\.0\.1:\d+)\n", line)
         assert match, server.stderr.read()
         found, (error, code) = run_async(scenario(server, match[1]))
-        began = time.monotonic()
         rest, log = server.communicate(timeout=20)
-    assert time.monotonic() - began < 10
     assert server.returncode == 0
     assert rest == ""  # one line on stdout, no more
     assert (type(error), code) == (ServerDraining, 1001)
@@ -93,6 +91,24 @@ def test_it_says_where_it_listens_serves_and_ends_cleanly(model, tmp_path, numbe
     assert "Traceback" not in log
     assert "layers 1 to 4 of 6, bfloat16 on cpu" in log
     assert "s3cret" not in log
+
+
+def test_a_second_signal_ends_it_at_once(model):
+    async def scenario(server, url):
+        async with Device.connected(url, model.hello()) as device:
+            await device.forward(0, hidden_states(2))
+            device.socket.transport.pause_reading()  # the server waits for it when it closes
+            server.send_signal(signal.SIGINT)
+            while "stopping on SIGINT" not in await asyncio.to_thread(server.stderr.readline):
+                pass
+            server.send_signal(signal.SIGINT)
+            code = await asyncio.to_thread(server.wait, 20)
+            device.socket.transport.abort()
+            return code
+
+    with process(model.folder, "--port", 0, "--threads", 1) as server:
+        url = server.stdout.readline().split()[-1]
+        assert run_async(scenario(server, url)) == 128 + signal.SIGINT
 
 
 def one_line_of(*arguments):
@@ -189,29 +205,6 @@ def test_the_help_teaches_and_needs_no_torch():
     )
     for option in ("--head-layers", "--tail-layers", "--token-file", "--insecure", "--lora"):
         assert option in done.stdout
-
-
-@pytest.mark.parametrize(
-    "content",
-    [b"", b"\n \n", b"two words", b"two\nlines", b"caf\xc3\xa9", b"\x00", b"x" * 5000],
-    ids=["empty", "blank", "words", "lines", "not-ascii", "nul", "long"],
-)
-def test_a_token_that_fits_no_header_is_refused(tmp_path, content):
-    path = tmp_path / "token"
-    path.write_bytes(content)
-    with pytest.raises(UsageError) as caught:
-        read_token(path)
-    assert str(path) in str(caught.value)
-
-
-@pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o644, True)])
-def test_a_token_that_others_can_read_is_warned_about(tmp_path, caplog, mode, warned):
-    path = tmp_path / "token"
-    path.write_text("  s3cret  \n")
-    path.chmod(mode)
-    assert read_token(path) == "s3cret"
-    assert bool(caplog.records) == warned
-    assert "s3cret" not in caplog.text
 
 
 def test_addresses_of_both_families_become_urls():

@@ -4,12 +4,14 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
+import threading
 
 import numpy as np
 import pytest
 from websockets.asyncio.client import connect
 
 from lambda_split.errors import InternalError, ServerDraining
+from tests.cloud.scheduling import Observed, Panic
 from tests.cloud.serving import (
     LIMITS,
     Device,
@@ -190,3 +192,65 @@ def test_a_stopping_server_does_not_wait_for_a_device_that_hangs(model):
 
     # drain_s for the replies that it does not read, goodbye_s for the last word
     assert run(scenario()) < 5
+
+
+def test_a_fault_while_the_server_stops_is_told_and_logged(model, slow, caplog):
+    def crash(module, args, output):
+        raise RuntimeError("a kernel failed")
+
+    slow.stack.layers[-1].register_forward_hook(crash)
+    patient = dataclasses.replace(LIMITS, drain_s=20.0)
+
+    async def scenario():
+        async with contextlib.AsyncExitStack() as stack:
+            async with serving(model, engine=model.engine(trunk=slow), limits=patient) as url:
+                device = await stack.enter_async_context(Device.connected(url, model.hello()))
+                await device.send(0, hidden_states(2))
+                await asyncio.sleep(0.1)  # the forward is under way
+            return await device.fatal()
+
+    error, code = run(scenario())
+    assert (type(error), code) == (InternalError, 1011)
+    assert error.incident in caplog.text
+    assert "a kernel failed" in caplog.text
+
+
+def test_a_server_whose_engine_breaks_says_so_to_its_owner_and_its_devices(model):
+    engine = Observed(model.engine())
+    engine.gate.set()
+    engine.step_fault = Panic("never seen before")
+
+    async def scenario():
+        fault = asyncio.get_running_loop().create_future()
+        async with (
+            serving(model, engine=engine, on_fault=fault.set_result) as url,
+            Device.connected(url, model.hello()) as device,
+        ):
+            await device.send(0, hidden_states(2))
+            return await device.fatal(), await fault
+
+    (error, code), fault = run(scenario())
+    assert (type(error), code) == (InternalError, 1011)
+    assert error.incident == fault.incident
+
+
+def test_a_stop_that_is_canceled_leaves_no_thread_behind(model, slow):
+    async def scenario():
+        started = asyncio.get_running_loop().create_future()
+
+        async def serve_and_stop():
+            async with serving(model, engine=model.engine(trunk=slow)) as url:
+                started.set_result(url)
+                await asyncio.sleep(0.3)
+
+        server = asyncio.ensure_future(serve_and_stop())
+        async with Device.connected(await started, model.hello()) as device:
+            for start in range(3):
+                await device.send(start, hidden_states(1))
+            await asyncio.sleep(0.5)
+            server.cancel()  # as a second Ctrl-C does, in the middle of draining
+            await asyncio.wait({server})
+        return server.cancelled()
+
+    assert run(scenario())
+    assert "engine" not in {thread.name for thread in threading.enumerate()}

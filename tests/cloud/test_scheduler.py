@@ -1,83 +1,16 @@
-"""Order, fairness and faults of the scheduler, with a real engine in its thread."""
+"""Order and fairness of the scheduler, with a real engine in its thread."""
 
 import asyncio
 import threading
-import time
 
 import pytest
-import torch
 
-from cloud.scheduler import Scheduler
-from lambda_split.errors import CapacityRefused, NonFinite, PositionGap, ServerDraining
+from lambda_split.errors import CapacityRefused, NonFinite, PositionGap, SessionEvicted
+from lambda_split.partition import load_trunk
 from lambda_split.wire import codecs
 from lambda_split.wire.frames import Codec, Frame, FrameKind
-from tests.cloud.serving import LAYERS, POSITIONS, WIDTH, Reference, hidden_states, run
-
-
-def forward(start, hidden, sequence=0, reply=None):
-    encoded = codecs.encode(hidden, Codec.FP32)
-    return Frame(
-        kind=FrameKind.FORWARD,
-        codec=Codec.FP32,
-        start=start,
-        tokens=len(hidden),
-        sequence=sequence,
-        payload=encoded.payload,
-        reply=len(hidden) if reply is None else reply,
-    )
-
-
-class Observed:
-    """An engine whose steps are recorded, and held until the gate is open."""
-
-    def __init__(self, engine):
-        self.engine = engine
-        self.width, self.dtype, self.device = engine.width, engine.dtype, engine.device
-        self.steps = []
-        self.threads = set()
-        self.gate = threading.Event()
-        self.entered = threading.Event()
-
-    def open(self, layers, max_positions):
-        self.threads.add(threading.current_thread())
-        return self.engine.open(layers, max_positions)
-
-    def step(self, batch):
-        self.threads.add(threading.current_thread())
-        self.steps.append([(work.session, work.start) for work in batch])
-        self.entered.set()
-        assert self.gate.wait(10)
-        return self.engine.step(batch)
-
-    def interrupt(self):
-        self.engine.interrupt()
-
-    def revert(self, session):
-        self.engine.revert(session)
-
-    def close(self, session):
-        self.threads.add(threading.current_thread())
-        self.engine.close(session)
-
-
-def scheduled(model, scenario, *, hold=False, **settings):
-    async def body():
-        engine = Observed(model.engine(**settings))
-        if not hold:
-            engine.gate.set()
-        scheduler = Scheduler(engine)
-        scheduler.start()
-        try:
-            return await scenario(scheduler, engine)
-        finally:
-            engine.gate.set()
-            await scheduler.stop(10)
-
-    return run(body())
-
-
-def as_array(reply, tokens):
-    return codecs.decode(reply.encoded.payload, Codec.FP32, tokens, WIDTH)
+from tests.cloud.scheduling import as_array, forward, scheduled
+from tests.cloud.serving import LAYERS, POSITIONS, WIDTH, Reference, hidden_states
 
 
 def test_a_step_takes_the_oldest_forward_of_each_session(model):
@@ -191,37 +124,36 @@ def test_an_open_that_nobody_waits_for_any_more_is_closed_again(model):
     scheduled(model, scenario, hold=True)
 
 
-def test_stopping_finishes_the_step_and_sends_the_rest_away(model):
+def test_sessions_open_and_close_between_the_works_of_a_step(model):
+    trunk = load_trunk(model.checkpoint, LAYERS)
+    in_second_work, go_on = threading.Event(), threading.Event()
+    works = []
+
+    def hold(module, args):
+        works.append(args)
+        if len(works) == 2:
+            in_second_work.set()
+            assert go_on.wait(10)
+
+    trunk.stack.layers[0].register_forward_pre_hook(hold)
+
     async def scenario(scheduler, engine):
-        session = await scheduler.open(LAYERS, POSITIONS)
-        running = scheduler.submit(session, forward(0, hidden_states(2)))
+        first, a, b, c = [await scheduler.open(LAYERS, POSITIONS) for _ in range(4)]
+        forwards = [scheduler.submit(first, forward(0, hidden_states(1)))]
         await asyncio.to_thread(engine.entered.wait)
-        waiting = scheduler.submit(session, forward(2, hidden_states(1)))
-        stopping = asyncio.ensure_future(scheduler.stop(10))
-        with pytest.raises(ServerDraining):
-            await waiting
+        forwards += [scheduler.submit(each, forward(0, hidden_states(1))) for each in (a, b, c)]
         engine.gate.set()
-        await stopping
-        with pytest.raises(ServerDraining):
-            await scheduler.submit(session, forward(2, hidden_states(1)))
-        with pytest.raises(ServerDraining):
-            await scheduler.open(LAYERS, POSITIONS)
-        return await running
+        await asyncio.to_thread(in_second_work.wait)
+        engine.events.clear()
+        scheduler.close(b)
+        opening = asyncio.ensure_future(scheduler.open(LAYERS, POSITIONS))
+        await asyncio.sleep(0)
+        go_on.set()
+        outcomes = await asyncio.gather(*forwards, opening, return_exceptions=True)
+        return engine.steps, engine.events, outcomes
 
-    reply = scheduled(model, scenario, hold=True)
-    assert torch.isfinite(torch.from_numpy(as_array(reply, 2))).all()
-
-
-def test_stopping_interrupts_a_step_that_takes_too_long(model, slow):
-    async def scenario(scheduler, engine):
-        session = await scheduler.open(LAYERS, POSITIONS)
-        running = scheduler.submit(session, forward(0, hidden_states(2)))
-        await asyncio.to_thread(engine.entered.wait)
-        began = time.monotonic()
-        await scheduler.stop(0.05)
-        with pytest.raises(ServerDraining):
-            await running
-        return time.monotonic() - began
-
-    # Four layers would take 0.8 s; it ends with the one that runs.
-    assert scheduled(model, scenario, trunk=slow) < 0.7
+    steps, events, outcomes = scheduled(model, scenario, hold=True, trunk=trunk, max_sessions=4)
+    assert [len(step) for step in steps] == [1, 3]
+    assert events == ["outcome", "close", "open", "outcome", "outcome"]
+    assert len(works) == 3  # the closed session's was not run
+    assert isinstance(outcomes[2], SessionEvicted)

@@ -1,15 +1,36 @@
-"""What the device keeps of what it sent, and how it waits between attempts."""
+"""What the device keeps of what it sent, how it waits, and how it replays when servers change."""
 
 from __future__ import annotations
+
+import logging
+import time
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_runtime.replay import RetryPolicy, SentRows
+from edge_runtime.connection import Endpoint
+from edge_runtime.replay import ReplayingTrunk
+from edge_runtime.retry import RetryPolicy
+from edge_runtime.sent_rows import SentRows
+from edge_runtime.stats import Meter
+from lambda_split.bundle import Geometry, Manifest, ModelSource
+from lambda_split.errors import (
+    CapacityRefused,
+    ConnectionLost,
+    FingerprintRefused,
+    NonFinite,
+    RemoteError,
+    SequenceBroken,
+    ServerDraining,
+    SessionEvicted,
+    UsageError,
+)
+from lambda_split.split import Split
 from lambda_split.wire.codecs import decode, encode
 from lambda_split.wire.frames import Codec
+from tests.edge_runtime.hostile_server import hostile_server
 
 WIDTH = 8
 
@@ -65,3 +86,270 @@ def test_delays_grow_to_their_limit_and_vary() -> None:
         delays = [policy.delay_s(attempt) for _ in range(50)]
         assert all(ceiling / 2 <= delay <= ceiling for delay in delays)
         assert len(set(delays)) > 1
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"first_delay_s": -1},
+        {"factor": 0.5},
+        {"give_up_after_s": float("nan")},
+        {"max_delay_s": float("inf")},
+        {"connect_timeout_s": 0},
+        {"reply_timeout_s": 0},
+    ],
+)
+def test_a_policy_that_makes_no_sense_is_refused(wrong) -> None:
+    with pytest.raises(UsageError):
+        RetryPolicy(**wrong)
+
+
+MANIFEST = Manifest(
+    schema=1,
+    kind="causal-lm",
+    producer="tests",
+    model=ModelSource(id="none", family="none", fingerprint="0123456789abcdef"),
+    split=Split(1, 1),
+    geometry=Geometry(hidden_size=WIDTH, layer_count=3, vocab_size=10, max_positions=1000),
+    graphs={},
+    files={},
+)
+ROWS = np.arange(100 * WIDTH, dtype=np.float32).reshape(100, WIDTH)
+
+
+def _open(url: str, *, chunk_tokens: int = 32, **policy) -> ReplayingTrunk:
+    retry = RetryPolicy(**{"max_delay_s": 0.05, "give_up_after_s": 5.0, **policy})
+    trunk = ReplayingTrunk(
+        Endpoint(url, None, retry.connect_timeout_s, retry.reply_timeout_s),
+        MANIFEST,
+        Meter(),
+        codec=Codec.FP16,
+        max_positions=1000,
+        chunk_tokens=chunk_tokens,
+        retry=retry,
+    )
+    trunk.connect()
+    return trunk
+
+
+def _spans(peer) -> list[tuple[int, int, int]]:
+    return [(frame.start, frame.tokens, frame.reply) for frame in peer.forwards]
+
+
+def test_a_replica_that_takes_smaller_frames_gets_smaller_frames(caplog) -> None:
+    def script(peer):
+        if peer.number == 0:
+            peer.welcome(max_chunk_tokens=32)
+            peer.reply(peer.forward())
+            peer.forward()
+            peer.forward()
+            return  # two chunks unanswered
+        peer.welcome(max_chunk_tokens=12, max_in_flight=2)
+        peer.serve()
+
+    with caplog.at_level(logging.WARNING), hostile_server(script) as server:
+        trunk = _open(server.url)
+        trunk.send(0, ROWS[:20], reply=20)
+        assert np.array_equal(trunk.receive(), ROWS[:20])
+        trunk.send(20, ROWS[20:50], reply=30)
+        trunk.send(50, ROWS[50:80], reply=14)
+        assert np.array_equal(trunk.receive(), ROWS[20:50])
+        assert np.array_equal(trunk.receive(), ROWS[66:80])
+        assert trunk.chunk_tokens == 12
+        # A chunk that was cut for the server before goes in pieces, too.
+        trunk.send(80, ROWS[80:100], reply=1)
+        assert np.array_equal(trunk.receive(), ROWS[99:])
+        trunk.close()
+    assert _spans(server.peers[1]) == [
+        *[(0, 12, 0), (12, 8, 0)],  # answered before
+        *[(20, 12, 12), (32, 12, 12), (44, 6, 6)],
+        *[(50, 12, 0), (62, 12, 8), (74, 6, 6)],
+        *[(80, 12, 0), (92, 8, 1)],
+    ]
+    payload = b"".join(frame.payload for frame in server.peers[1].forwards)
+    assert payload == ROWS.astype(np.float16).tobytes()
+    assert [record.message for record in caplog.records if "interrupted" in record.message] == [
+        caplog.records[0].message
+    ]
+
+
+def test_a_link_lost_between_the_pieces_of_a_chunk() -> None:
+    def script(peer):
+        peer.welcome(max_chunk_tokens=10, max_in_flight=2)
+        if peer.number == 0:
+            first, _ = peer.forward(), peer.forward()
+            peer.reply(first)
+            peer.forward()  # sent once the first reply has arrived
+            return
+        peer.serve()
+
+    with hostile_server(script) as server:
+        trunk = _open(server.url)
+        trunk.send(0, ROWS[:32], reply=32)
+        assert np.array_equal(trunk.receive(), ROWS[:32])
+        trunk.close()
+    # The first reply had arrived and is not asked for again.
+    assert _spans(server.peers[1]) == [(0, 10, 0), (10, 10, 10), (20, 10, 10), (30, 2, 2)]
+
+
+def test_no_more_is_in_flight_than_the_server_takes() -> None:
+    def script(peer):
+        peer.welcome(max_chunk_tokens=4, max_in_flight=2)
+        first, second = peer.forward(), peer.forward()
+        with pytest.raises(TimeoutError):
+            peer.socket.recv(timeout=0.2)
+        peer.reply(first)
+        peer.reply(second)
+        peer.serve()
+
+    with hostile_server(script) as server:
+        trunk = _open(server.url)
+        trunk.send(0, ROWS[:30], reply=30)
+        assert np.array_equal(trunk.receive(), ROWS[:30])
+        trunk.close()
+
+
+def test_an_outage_is_told_once(caplog) -> None:
+    def script(peer):
+        if 0 < peer.number < 6:
+            return  # no welcome
+        peer.welcome()
+        if peer.number in {0, 7}:
+            peer.reply(peer.forward())
+        elif peer.number == 6:
+            peer.forward()  # a welcome, but no reply either
+            return
+        peer.serve()
+
+    with caplog.at_level(logging.WARNING), hostile_server(script) as server:
+        trunk = _open(server.url)
+        trunk.send(0, ROWS[:1], reply=1)
+        trunk.receive()
+        server.peers[0].socket.close()
+        trunk.send(1, ROWS[1:2], reply=1)
+        assert np.array_equal(trunk.receive(), ROWS[1:2])
+        trunk.close()
+    assert len(server.peers) == 8
+    assert sum("interrupted" in record.message for record in caplog.records) == 1
+
+
+@pytest.mark.parametrize("trouble", [ServerDraining(), SessionEvicted()])
+def test_a_server_in_trouble_is_replaced(trouble) -> None:
+    def script(peer):
+        peer.welcome()
+        if peer.number == 0:
+            peer.forward()
+            peer.error(trouble)
+            return
+        peer.serve()
+
+    with hostile_server(script) as server:
+        trunk = _open(server.url)
+        trunk.send(0, ROWS[:20], reply=20)
+        assert np.array_equal(trunk.receive(), ROWS[:20])
+        trunk.close()
+
+
+def test_a_full_server_is_asked_again_when_it_said() -> None:
+    arrivals: list[float] = []
+
+    def script(peer):
+        arrivals.append(time.monotonic())
+        if peer.number == 1:
+            peer.socket.recv()
+            peer.error(CapacityRefused("full", 1))
+            return
+        peer.welcome()
+        if peer.number == 0:
+            peer.forward()
+            return
+        peer.serve()
+
+    with hostile_server(script) as server:
+        trunk = _open(server.url)
+        trunk.send(0, ROWS[:20], reply=20)
+        assert np.array_equal(trunk.receive(), ROWS[:20])
+        trunk.close()
+    assert arrivals[2] - arrivals[1] > 0.95
+
+
+@pytest.mark.timeout(60)
+def test_a_server_that_wishes_an_eternity_is_given_up_in_time() -> None:
+    def script(peer):
+        if peer.number == 0:
+            peer.welcome()
+            peer.forward()
+            return
+        peer.socket.recv()
+        peer.error(CapacityRefused("full", (1 << 53) - 1))
+
+    with hostile_server(script) as server:
+        trunk = _open(server.url, give_up_after_s=0.5)
+        trunk.send(0, ROWS[:20], reply=20)
+        with pytest.raises(ConnectionLost, match=r"full.*gave up after 0\.5 s"):
+            trunk.receive()
+        trunk.close()
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (lambda peer, forward: peer.reply(forward, sequence=9), SequenceBroken),
+        (lambda peer, forward: peer.error(NonFinite("incoming"), forward.sequence), NonFinite),
+        (lambda peer, _: peer.socket.close(1009, "message too big"), RemoteError),
+        (lambda peer, _: peer.error(FingerprintRefused("a", "b", "c")), FingerprintRefused),
+    ],
+)
+def test_what_replaying_cannot_mend_is_raised_and_the_session_can_go_on(answer, error) -> None:
+    def script(peer):
+        peer.welcome()
+        if peer.number == 0:
+            peer.reply(peer.forward())
+            answer(peer, peer.forward())
+            return
+        peer.serve()
+
+    with hostile_server(script) as server:
+        trunk = _open(server.url)
+        trunk.send(0, ROWS[:20], reply=20)
+        trunk.receive()
+        trunk.send(20, ROWS[20:40], reply=20)
+        with pytest.raises(error):
+            trunk.receive()
+        trunk.truncate(20)
+        assert len(server.peers) == 1  # not tried again by itself
+        trunk.send(20, ROWS[20:40], reply=20)
+        assert np.array_equal(trunk.receive(), ROWS[20:40])
+        trunk.close()
+
+
+@pytest.mark.timeout(60)
+def test_a_server_that_never_answers_is_given_up() -> None:
+    def script(peer):
+        peer.welcome()
+        while True:
+            peer.forward()
+
+    with hostile_server(script) as server:
+        trunk = _open(server.url, reply_timeout_s=0.1, give_up_after_s=0.5)
+        trunk.send(0, ROWS[:20], reply=20)
+        with pytest.raises(ConnectionLost, match=r"0\.1 s; gave up after 0\.5 s"):
+            trunk.receive()
+        trunk.close()
+    assert len(server.peers) > 2
+
+
+def test_a_closed_session_stays_closed() -> None:
+    def script(peer):
+        peer.welcome()
+        peer.serve()
+
+    with hostile_server(script) as server:
+        trunk = _open(server.url)
+        trunk.close()
+        trunk.close()
+        with pytest.raises(UsageError, match="closed"):
+            trunk.send(0, ROWS[:20], reply=20)
+        with pytest.raises(UsageError, match="closed"):
+            trunk.receive()
+    assert len(server.peers) == 1

@@ -1,5 +1,6 @@
 """Loading a tokenizer, and refusing tokens that the model does not know."""
 
+import base64
 import json
 
 import pytest
@@ -74,6 +75,59 @@ def test_a_malformed_file_is_refused(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(TokenizerInvalid, match=r"tokenizer\.json"):
         Tokenizer.load(path, 300)
+
+
+BYTES = base64.b64encode(b"\xff\xff\xff\x7f1234").decode()
+START_TOKEN = [
+    {"SpecialToken": {"id": "<s>", "type_id": 0}},
+    {"Sequence": {"id": "A", "type_id": 0}},
+]
+# What makes the library's own code fail, some of it by a panic, which is no Exception in Python.
+FAILS_WHEN_LOADED = {
+    "charsmap": {"normalizer": {"type": "Precompiled", "precompiled_charsmap": BYTES}},
+    "prefix": {
+        "model": {
+            "type": "BPE",
+            "vocab": {"a": 0, "b": 1, "ab": 2},
+            "merges": ["a b"],
+            "continuing_subword_prefix": "########",
+        }
+    },
+}
+FAILS_WHEN_USED = {
+    "no unknown token": {
+        "model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "<unk>"},
+    },
+    "no start token": {
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": START_TOKEN,
+            "pair": [],
+            "special_tokens": {},
+        },
+    },
+    "pieces of nothing": {"pre_tokenizer": {"type": "FixedLength", "length": 0}},
+}
+
+
+def _write(path, changes):
+    model = {"type": "WordLevel", "vocab": {"hello": 0, "<unk>": 1}, "unk_token": "<unk>"}
+    path.write_text(json.dumps({"version": "1.0", "added_tokens": [], "model": model, **changes}))
+    return path
+
+
+@pytest.mark.parametrize("kind", FAILS_WHEN_LOADED)
+def test_a_file_that_makes_the_library_panic_is_refused(tmp_path, kind):
+    path = _write(tmp_path / "tokenizer.json", FAILS_WHEN_LOADED[kind])
+    with pytest.raises(TokenizerInvalid, match=r"tokenizer\.json"):
+        Tokenizer.load(path, 300)
+
+
+@pytest.mark.parametrize("kind", FAILS_WHEN_USED)
+def test_a_file_that_fails_on_a_text_is_refused(tmp_path, kind):
+    tokenizer = Tokenizer.load(_write(tmp_path / "tokenizer.json", FAILS_WHEN_USED[kind]), 300)
+    with pytest.raises(TokenizerInvalid, match=r"tokenizer\.json"):
+        tokenizer.encode("hello world")
 
 
 def test_an_absent_file_is_refused(tmp_path):

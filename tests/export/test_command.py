@@ -13,12 +13,16 @@ from lambda_split.cli import main
 
 def test_a_bundle_is_written_and_described(checkpoint_folder, tmp_path, capsys) -> None:
     out = tmp_path / "bundle"
-    arguments = ["export", str(checkpoint_folder("gpt2")), "--out", str(out), "--tail-layers", "0"]
+    folder = checkpoint_folder("gpt2")
+    arguments = ["export", str(folder), "--out", str(out), "--tail-layers", "0"]
     assert main([*arguments, "--head-layers", "0", "--weights", "int8"]) == 0
     captured = capsys.readouterr()
     assert "int8" in captured.out
     assert "KL divergence" in captured.out
-    assert "verifying" in captured.err
+    assert f"serve {folder} --head-layers 0 --tail-layers 0\n" in captured.out
+    # Not a terminal: a line a stage, no bars.
+    assert "verifying …\n" in captured.err
+    assert "%|" not in captured.err
     assert load_bundle(out).manifest.graphs["tail"].weights == "int8"
     assert main([*arguments, "--quiet"]) == 1
     captured = capsys.readouterr()

@@ -12,6 +12,7 @@ import time
 
 import pytest
 
+import export.exporter
 from export import ExportSettings, QuietProgress, export_bundle
 from export.staging import staged_folder, writing
 from export.verification import LIMITS, Limits
@@ -20,6 +21,7 @@ from lambda_split.errors import (
     BundleNotFound,
     OutputExists,
     OutputNotWritable,
+    SchemaUnsupported,
     VerificationFailed,
 )
 from lambda_split.split import Split
@@ -242,4 +244,13 @@ def test_graphs_that_fail_verification_are_not_published(
     monkeypatch.setitem(LIMITS, "fp32", Limits(1e-12, 1.0, 1.0))
     with pytest.raises(VerificationFailed, match="head's relative error"):
         _export(checkpoint_folder("llama"), tmp_path / "bundle")
+    assert _names(tmp_path) == []
+
+
+def test_a_bundle_that_a_device_would_refuse_is_not_published(
+    checkpoint_folder, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr(export.exporter, "SCHEMA", 99)
+    with pytest.raises(SchemaUnsupported):
+        export_bundle(str(checkpoint_folder("llama")), tmp_path / "bundle")
     assert _names(tmp_path) == []

@@ -222,6 +222,11 @@ def test_malformed_matrices_are_refused(
     edit_tensors(tmp_path, lambda t: t.update({key: torch.zeros(8, 65)}))
     with pytest.raises(AdapterError, match="not \\[64, 64\\]"):
         load_trunk(open_checkpoint(str(case.folder), lora=[adapter]), range(1, 5))
+    # A few megabytes whose product would take 256 GiB.
+    huge = {key: torch.zeros(8, 1 << 18), key.replace("lora_A", "lora_B"): torch.zeros(1 << 18, 8)}
+    edit_tensors(tmp_path, lambda t: t.update(huge))
+    with pytest.raises(AdapterError, match="is \\[262144, 262144\\], not \\[64, 64\\]"):
+        load_trunk(open_checkpoint(str(case.folder), lora=[adapter]), range(1, 5))
     edit_tensors(tmp_path, lambda t: t.update({key: torch.zeros(7, 64)}))
     with pytest.raises(AdapterError, match="do not fit each other"):
         load_trunk(open_checkpoint(str(case.folder), lora=[adapter]), range(1, 5))

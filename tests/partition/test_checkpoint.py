@@ -33,6 +33,7 @@ from lambda_split.partition import (
     open_checkpoint,
     supported_families,
 )
+from lambda_split.partition.fingerprint import choose_witnesses
 from lambda_split.split import Split
 from tests.partition.conftest import Tiny
 from tests.partition.split_model import SplitModel
@@ -238,6 +239,16 @@ def test_witnesses_tell_other_weights_of_the_same_shape_apart(tmp_path: pathlib.
     assert not any(found[name] == digest for name, digest in witnesses.items())
 
 
+def test_witnesses_are_matrices_where_there_are_any() -> None:
+    matrices = {f"{number}.weight": (4, 4) for number in range(20)}
+    norms = {f"{number}.norm": (4,) for number in range(20)}
+    chosen = choose_witnesses(norms | matrices)
+    assert len(chosen) == 16
+    assert set(chosen) <= matrices.keys()
+    assert choose_witnesses({"0.norm": (4,)}) == ("0.norm",)
+    assert choose_witnesses({}) == ()
+
+
 def test_witnesses_cover_dtype_and_shape(tmp_path: pathlib.Path) -> None:
     save_tiny("llama", tmp_path)
     path = tmp_path / "model.safetensors"
@@ -301,6 +312,22 @@ def test_a_malformed_config_is_refused(llama: pathlib.Path, content: str, reason
         {"hidden_act": "unheard-of"},
         {"hidden_size": -1},
         {"model_type": "mistral", "sliding_window": 0},
+        {"sliding_window": "x"},
+        {"head_dim": 2**42},
+        {"hidden_size": 2**42},
+        {"vocab_size": 0},
+        {"vocab_size": True},
+        {"intermediate_size": 2**60},
+        {"num_key_value_heads": 3},
+        {"max_position_embeddings": 0},
+        {"max_position_embeddings": -1},
+        {"max_position_embeddings": 10**30},
+        {"pad_token_id": 100_000},
+        {"partial_rotary_factor": 2**42},
+        {"model_type": "phi3", "partial_rotary_factor": 2**42},
+        {"rope_parameters": {"rope_type": "longrope", "rope_theta": 1e4}},
+        {"model_type": "olmo2", "rope_parameters": {"rope_type": "longrope", "rope_theta": 1e4}},
+        {"rope_theta": "x", "rope_parameters": None},
     ],
     ids=str,
 )

@@ -17,7 +17,8 @@ from training.demo_text.grammar import alternatives, expand, with_article
 from training.demo_text.messages import Message
 from training.demo_text.prompts import test_prompts as shipped_prompts
 from training.demo_text.story import Combination, draw_cast, right_answers, tell
-from training.demo_text.world import ANIMALS, PLACES, THINGS
+from training.demo_text.things import THINGS
+from training.demo_text.world import ANIMALS, PLACES
 
 MODEL: Final = Path(__file__).parents[2] / "lambda_split" / "demo_models" / "text"
 SIZE_LIMIT: Final = 10_000_000

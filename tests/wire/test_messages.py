@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lambda_split.errors import MessageMalformed, PositionGap
+from lambda_split.errors import InternalError, MessageMalformed, PositionGap, RemoteError
 from lambda_split.wire.messages import (
     MAX_MESSAGE_BYTES,
     Bye,
@@ -101,6 +101,38 @@ def test_a_hostile_text_is_not_repeated_at_length():
     with pytest.raises(MessageMalformed) as caught:
         parse_message('{"type":"' + "x" * 16000 + '"}')
     assert len(str(caught.value)) < 300
+
+
+HOSTILE = "a\x1b[2J\r\nlambda-split: all is well\u202e\x9b\x00"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        ErrorMessage(code="internal-error", message="", fields={"incident": HOSTILE}),
+        ErrorMessage(code="internal-error", message=HOSTILE, fields={}),
+        ErrorMessage(code="unheard-of" + HOSTILE, message="", fields={HOSTILE: 1}),
+    ],
+    ids=["field", "message", "code"],
+)
+def test_what_a_peer_reports_cannot_steer_the_terminal(message):
+    error = parse_message(serialize_message(message)).to_error()
+    assert isinstance(error, InternalError | RemoteError)
+    assert str(error).isprintable()
+    assert "[2J\ufffd\ufffdlambda-split: all is well" in str(error)
+
+
+def test_words_in_any_script_stay_as_they_are():
+    error = ErrorMessage(code="new", message="zu groß, 太大 — 😀").to_error()
+    assert str(error) == "the peer reports new: zu groß, 太大 — 😀"
+
+
+@pytest.mark.parametrize("field", ["fingerprint", "witness"])
+def test_a_digest_does_not_end_with_a_line_feed(field):
+    text = LITERALS["hello"][1]
+    digest = "00112233" if field == "fingerprint" else "aabbccdd"
+    with pytest.raises(MessageMalformed):
+        parse_message(text.replace(digest, digest + r"\n"))
 
 
 U32 = st.integers(0, 2**32 - 1)

@@ -1,0 +1,170 @@
+"""One running generation as a stream of text."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Literal, Self
+
+from edge_runtime.detokenizer import Detokenizer
+from edge_runtime.stats import GenerationStats, Meter, Stopwatch
+from edge_runtime.stopping import StopMatcher
+from edge_runtime.tokenizer import Tokenizer
+from lambda_split.errors import UsageError
+
+__all__ = ["FinishReason", "GenerationResult", "TextStream"]
+
+FinishReason = Literal["stop", "length", "cancelled"]
+
+
+@dataclass(frozen=True)
+class GenerationResult:
+    """One generation that has ended.
+
+    Attributes:
+        text: The new text, without the stop string.
+        token_ids: The sampled tokens, the stop token included.
+        prompt_token_ids: The prompt's tokens.
+        finish_reason: ``stop`` for a stop token or string, ``length`` for a full budget,
+            ``cancelled`` where the stream was closed before its end.
+        stats: What it cost.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    prompt_token_ids: tuple[int, ...]
+    finish_reason: FinishReason
+    stats: GenerationStats
+
+
+class TextStream:
+    """An iterator over the pieces of text of one running generation.
+
+    Pieces are never empty and never hold half a character. Closing it early, with :meth:`close` or
+    by leaving a ``with`` block, ends the generation; the generator is ready for the next prompt.
+    :attr:`result` is there once the stream has ended or was closed.
+    """
+
+    def __init__(
+        self,
+        tokens: Iterator[int],
+        prompt_token_ids: Sequence[int],
+        tokenizer: Tokenizer,
+        matcher: StopMatcher,
+        *,
+        stop_token_ids: frozenset[int],
+        meter: Meter,
+    ) -> None:
+        """Use :meth:`TextGenerator.stream`.
+
+        Args:
+            tokens: Samples a token each time it is asked for one.
+            prompt_token_ids: What the text follows on.
+            tokenizer: Turns tokens into text.
+            matcher: Finds the stop strings.
+            stop_token_ids: Tokens that end the text.
+            meter: What sampling costs is read from it.
+        """
+        self._tokens = tokens
+        self._prompt_token_ids = tuple(prompt_token_ids)
+        self._tokenizer = tokenizer
+        self._matcher = matcher
+        self._stop_token_ids = stop_token_ids
+        self._meter = meter
+        self._pieces = self._generate()
+        self._said: list[str] = []
+        self._sampled: list[int] = []
+        self._finish_reason: FinishReason | None = None
+        # Both run only while this stream does: not while the caller works on a piece, and not
+        # while another stream uses the same meter.
+        self._stopwatch = Stopwatch()
+        self._cost = GenerationStats()
+        self._ttft_s = 0.0
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        if self._finish_reason is not None:
+            raise StopIteration
+        before = self._meter.reading()
+        try:
+            with self._stopwatch.running():
+                return next(self._pieces)
+        finally:
+            self._cost += self._meter.since(before)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the generation; what was said so far is the result.
+
+        Nothing happens where it has ended already.
+        """
+        self._pieces.close()
+        if self._finish_reason is None:
+            self._finish_reason = "cancelled"
+
+    @property
+    def result(self) -> GenerationResult:
+        """The whole generation.
+
+        Raises:
+            UsageError: it has not ended yet.
+        """
+        if self._finish_reason is None:
+            raise UsageError("the stream has not ended: iterate over it, or close it")
+        stats = replace(
+            self._cost,
+            prompt_tokens=len(self._prompt_token_ids),
+            completion_tokens=len(self._sampled),
+            ttft_s=self._ttft_s,
+            total_s=self._stopwatch.seconds,
+        )
+        return GenerationResult(
+            text="".join(self._said),
+            token_ids=tuple(self._sampled),
+            prompt_token_ids=self._prompt_token_ids,
+            finish_reason=self._finish_reason,
+            stats=stats,
+        )
+
+    def _generate(self) -> Generator[str]:
+        stopped = False
+        for piece, ends in self._texts():
+            stopped = ends
+            if piece:
+                self._said.append(piece)
+                yield piece
+        self._finish_reason = "stop" if stopped else "length"
+
+    def _texts(self) -> Iterator[tuple[str, bool]]:
+        """What may be shown after each token, and whether the text stops there."""
+        detokenizer = Detokenizer(self._tokenizer, self._prompt_token_ids)
+        stopped = False
+        for token in self._tokens:
+            self._ttft_s = self._ttft_s or self._stopwatch.seconds
+            self._sampled.append(token)
+            stopped = token in self._stop_token_ids
+            if stopped:
+                break
+            emitted = self._matcher.push(detokenizer.push(token))
+            yield emitted.text, emitted.matched is not None
+            if emitted.matched is not None:
+                return
+        # What was held back: an unfinished character, or the beginning of a stop string.
+        emitted = self._matcher.push(detokenizer.flush())
+        if emitted.matched is not None:
+            yield emitted.text, True
+        else:
+            yield emitted.text + self._matcher.flush(), stopped

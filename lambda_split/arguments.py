@@ -1,0 +1,60 @@
+"""What the command lines of all parts have in common: whole numbers, and files with a token."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import pathlib
+import stat
+
+from lambda_split.errors import UsageError
+
+__all__ = ["non_negative", "positive", "read_token_file"]
+
+_logger = logging.getLogger(__name__)
+_MAX_TOKEN_BYTES = 4096
+
+
+def positive(text: str) -> int:
+    """An argparse type: a whole number of at least 1."""
+    return _at_least(1, text)
+
+
+def non_negative(text: str) -> int:
+    """An argparse type: a whole number of at least 0."""
+    return _at_least(0, text)
+
+
+def _at_least(lowest: int, text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from error
+    if value < lowest:
+        raise argparse.ArgumentTypeError(f"{value} is below {lowest}")
+    return value
+
+
+def read_token_file(path: str | os.PathLike[str]) -> str:
+    """Read a bearer token: the file's only line. Warns where other users could read it too.
+
+    Raises:
+        UsageError: it cannot be read, or holds nothing that fits into a header.
+    """
+    try:
+        with pathlib.Path(path).open("rb") as file:
+            data = file.read(_MAX_TOKEN_BYTES + 1)
+            others = os.fstat(file.fileno()).st_mode & (stat.S_IRGRP | stat.S_IROTH)
+    except (OSError, ValueError) as error:  # ValueError: a path with a null character
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise UsageError(f"--token-file {path}: {reason}") from error
+    if others and os.name == "posix":
+        _logger.warning("%s can be read by other users of this machine", path)
+    token = data.strip()
+    if not token or len(data) > _MAX_TOKEN_BYTES or not all(0x21 <= b <= 0x7E for b in token):
+        raise UsageError(
+            f"--token-file {path}: it must hold one token of printable ASCII without spaces, at "
+            f"most {_MAX_TOKEN_BYTES} bytes"
+        )
+    return token.decode("ascii")

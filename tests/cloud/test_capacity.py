@@ -1,0 +1,160 @@
+"""What a full server does: idle sessions make room, and there is an end to connections."""
+
+import asyncio
+import contextlib
+import dataclasses
+import http
+
+import pytest
+import torch
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from cloud.engine import KVMemory, SessionCache
+from cloud.loading import TrunkSettings, load_service
+from lambda_split.errors import CapacityRefused, SessionEvicted, UsageError
+from lambda_split.partition import GrowingKVCache
+from lambda_split.split import Split
+from lambda_split.wire.messages import MAX_MESSAGE_BYTES
+from tests.cloud.serving import (
+    LAYERS,
+    LIMITS,
+    POSITIONS,
+    WIDTH,
+    Device,
+    Reference,
+    hidden_states,
+    run,
+    serving,
+)
+
+POSITION_BYTES = 2 * 2 * 16 * 4  # keys and values of one position in one layer, float32
+
+
+async def refusal(url, hello):
+    async with connect(url, compression=None) as socket:
+        device = Device(socket, hello)
+        await socket.send(device.session.hello())
+        return await device.fatal()
+
+
+def test_the_session_idle_longest_makes_room_and_can_be_replayed(model):
+    limits = dataclasses.replace(LIMITS, evict_idle_s=0.0)
+
+    async def scenario():
+        async with (
+            serving(model, engine=model.engine(max_sessions=2), limits=limits) as url,
+            Device.connected(url, model.hello()) as first,
+            Device.connected(url, model.hello()) as second,
+        ):
+            await second.forward(0, hidden_states(3, 2))
+            await first.forward(0, hidden_states(3, 1))
+            async with Device.connected(url, model.hello()) as third:
+                await third.forward(0, hidden_states(2, 3))
+                ended = await second.fatal()
+                kept = await first.forward(3, hidden_states(2, 4))
+            async with Device.connected(url, model.hello()) as again:
+                await again.forward(0, hidden_states(3, 2), reply=0)
+                return ended, kept, await again.forward(3, hidden_states(2, 5))
+
+    (error, code), kept, replayed = run(scenario())
+    assert (type(error), code) == (SessionEvicted, 1011)
+    for seed, found in (((1, 4), kept), ((2, 5), replayed)):
+        reference = Reference(model.trunk)
+        reference.forward(0, hidden_states(3, seed[0]))
+        assert (found == reference.forward(3, hidden_states(2, seed[1]))).all()
+
+
+def test_a_session_that_was_active_lately_keeps_its_place(model):
+    async def scenario():
+        async with (
+            serving(model, engine=model.engine(max_sessions=1)) as url,
+            Device.connected(url, model.hello()) as device,
+        ):
+            ended = await refusal(url, model.hello())
+            return ended, await device.forward(0, hidden_states(2))
+
+    (error, code), _ = run(scenario())
+    assert (type(error), code) == (CapacityRefused, 1008)
+
+
+def test_a_session_that_waits_for_a_reply_is_not_idle(model, slow):
+    limits = dataclasses.replace(LIMITS, evict_idle_s=0.0)
+
+    async def scenario():
+        engine = model.engine(max_sessions=1, trunk=slow)
+        async with (
+            serving(model, engine=engine, limits=limits) as url,
+            Device.connected(url, model.hello()) as device,
+        ):
+            await device.send(0, hidden_states(2))
+            await device.send(2, hidden_states(2))
+            ended = await refusal(url, model.hello())
+            return ended, [await device.receive() for _ in range(2)]
+
+    (error, _), found = run(scenario())
+    assert type(error) is CapacityRefused
+    assert [hidden.shape for hidden in found] == [(2, WIDTH)] * 2
+
+
+def test_beyond_so_many_connections_the_upgrade_is_refused(model):
+    limits = dataclasses.replace(LIMITS, max_connections=2)
+
+    async def scenario():
+        async with serving(model, limits=limits) as url:
+            async with connect(url, compression=None), connect(url, compression=None):
+                with pytest.raises(InvalidStatus) as caught:
+                    await connect(url, compression=None)
+            async with Device.connected(url, model.hello()) as device:
+                await device.forward(0, hidden_states(2))
+            return caught.value.response
+
+    response = run(scenario())
+    assert response.status_code == http.HTTPStatus.SERVICE_UNAVAILABLE
+    assert int(response.headers["Retry-After"]) > 0
+
+
+def test_before_the_welcome_only_short_messages_are_read(model):
+    async def scenario():
+        async with serving(model) as url, connect(url, compression=None) as socket:
+            assert LIMITS.max_message_bytes(WIDTH) > MAX_MESSAGE_BYTES
+            with contextlib.suppress(ConnectionClosed):  # while it is still being sent
+                await socket.send(b"\0" * (MAX_MESSAGE_BYTES + 1))
+            await asyncio.wait_for(socket.wait_closed(), 5)
+            return socket.close_code
+
+    assert run(scenario()) == 1009
+
+
+def test_memory_for_keys_and_values_bounds_all_sessions_together(model):
+    session_bytes = POSITIONS * len(LAYERS) * POSITION_BYTES
+    engine = model.engine(kv_memory=KVMemory(2 * session_bytes, POSITION_BYTES))
+    sessions = [engine.open(LAYERS, POSITIONS) for _ in range(2)]
+    with pytest.raises(CapacityRefused, match="memory"):
+        engine.open(LAYERS[:1], 1)
+    engine.close(sessions[0])
+    engine.open(LAYERS[:2], POSITIONS)
+    engine.open(LAYERS[2:], POSITIONS)
+    with pytest.raises(CapacityRefused, match="memory"):
+        engine.open(LAYERS[:1], 1)
+
+
+def test_what_a_session_counts_is_what_its_cache_holds_when_full(model):
+    cache = GrowingKVCache(POSITIONS, LAYERS)
+    model.trunk(torch.zeros(1, POSITIONS, WIDTH), torch.arange(POSITIONS)[None], cache, LAYERS)
+    memory = KVMemory(1, POSITION_BYTES)
+    assert memory.bytes_of(SessionCache(LAYERS, POSITIONS)) == cache.nbytes
+
+
+@pytest.mark.parametrize(("missing", "fits"), [(0, True), (1, False)])
+def test_a_server_must_have_memory_for_one_session_at_least(model, missing, fits):
+    settings = TrunkSettings(
+        split=Split(1, 1),
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+        max_sessions=1,
+        max_positions=POSITIONS,
+        kv_memory=POSITIONS * len(LAYERS) * POSITION_BYTES - missing,
+    )
+    with contextlib.nullcontext() if fits else pytest.raises(UsageError, match="kv-memory"):
+        load_service(model.checkpoint, settings)

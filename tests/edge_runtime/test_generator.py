@@ -1,0 +1,343 @@
+"""Opening, prompting, streaming and closing, with hand-made graphs and a trunk without layers."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import msgspec
+import numpy as np
+import pytest
+
+from edge_runtime import Message, RetryPolicy, RuntimeSettings, SamplingSettings, TextGenerator
+from lambda_split.bundle import TextSettings, describe_files, load_bundle, write_manifest
+from lambda_split.errors import (
+    ChatTemplateInvalid,
+    ManifestInvalid,
+    PositionsRefused,
+    PromptEmpty,
+    PromptTooLong,
+    TokenizerInvalid,
+    UsageError,
+)
+from tests.edge_runtime.hostile_server import hostile_server
+from tests.edge_runtime.some_graphs import (
+    POSITIONS,
+    VOCAB,
+    expected_hidden,
+    expected_logits,
+    write_bundle,
+)
+
+WORDS = {f"w{number}": number for number in range(VOCAB)}
+TOKENIZER = {
+    "version": "1.0",
+    "added_tokens": [],
+    "pre_tokenizer": {"type": "WhitespaceSplit"},
+    "model": {"type": "WordLevel", "vocab": WORDS, "unk_token": "w0"},
+}
+TEMPLATE = "{% for message in messages %}{{ message.role }} {{ message.content }} {% endfor %}"
+RETRY = RetryPolicy(max_delay_s=0.05, give_up_after_s=5.0, reply_timeout_s=5.0)
+PROMPT = [3, 1, 4, 1, 5, 9, 2, 6]
+
+
+def _write(folder, kind="shared-kv", *, tokenizer=TOKENIZER, template=None, **text):
+    """A bundle with a tokenizer of one word a token."""
+    manifest = write_bundle(folder, kind).manifest
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    names = list(manifest.files)
+    if template is not None:
+        (folder / "template.jinja").write_bytes(template)
+        names.append("template.jinja")
+        text["chat_template"] = "template.jinja"
+    settings = TextSettings(tokenizer="tokenizer.json", **text)
+    files = describe_files(folder, names)
+    write_manifest(folder, msgspec.structs.replace(manifest, text=settings, files=files))
+    return load_bundle(folder)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return _write(tmp_path_factory.mktemp("bundle"))
+
+
+def _behave(peer) -> None:
+    peer.welcome()
+    peer.serve()
+
+
+@pytest.fixture
+def server():
+    with hostile_server(_behave) as running:
+        yield running
+
+
+@pytest.fixture
+def generator(bundle, server):
+    with TextGenerator.open(bundle, server.url, codec="fp32", retry=RETRY) as opened:
+        yield opened
+
+
+def _greedy(count: int) -> list[int]:
+    """What the model continues the prompt with."""
+    ids = list(PROMPT)
+    for _ in range(count):
+        hidden = expected_hidden(np.array(ids), "shared-kv")
+        ids.append(int(expected_logits(hidden, "shared-kv")[-1].argmax()))
+    return ids[len(PROMPT) :]
+
+
+def test_the_text_is_the_models(generator) -> None:
+    result = generator.generate(PROMPT, max_new_tokens=10)
+    assert list(result.token_ids) == _greedy(10)
+    assert result.prompt_token_ids == tuple(PROMPT)
+    assert result.text.split() == [f"w{token}" for token in result.token_ids]
+    assert result.finish_reason == "length"
+    assert result.stats.round_trips == 10
+    again = generator.generate(PROMPT, max_new_tokens=10)
+    assert again.token_ids == result.token_ids
+    assert (result.stats.cached_tokens, again.stats.cached_tokens) == (0, len(PROMPT) - 1)
+
+
+def test_scores_are_log_probabilities(generator) -> None:
+    logits = expected_logits(expected_hidden(np.array(PROMPT), "shared-kv"), "shared-kv")
+    chances = np.exp(logits - logits.max(axis=1, keepdims=True))
+    chances /= chances.sum(axis=1, keepdims=True)
+    expected = np.log(chances[np.arange(len(PROMPT) - 1), PROMPT[1:]])
+    assert generator.score(PROMPT) == pytest.approx(expected, rel=1e-4)
+    with pytest.raises(UsageError, match="two tokens"):
+        generator.score([1])
+
+
+@pytest.mark.parametrize("smaller", [1, 3, 5])
+def test_a_replica_with_smaller_frames_changes_nothing(bundle, smaller) -> None:
+    def script(peer):
+        peer.welcome(max_chunk_tokens=6 if peer.number == 0 else smaller, max_in_flight=2)
+        if peer.number == 0:
+            peer.reply(peer.forward())  # the first chunk of the prompt
+            peer.forward()
+            return
+        peer.serve()
+
+    with (
+        hostile_server(script) as server,
+        TextGenerator.open(bundle, server.url, codec="fp32", retry=RETRY) as generator,
+    ):
+        result = generator.generate(PROMPT, max_new_tokens=5)
+    assert list(result.token_ids) == _greedy(5)
+    assert result.stats.reconnects == 1
+
+
+WRONG_OPENINGS = {
+    "tokenizer": ({"tokenizer": {}}, {}, TokenizerInvalid),
+    "template": ({"template": b"{% if %}"}, {}, ChatTemplateInvalid),
+    "template's bytes": ({"template": b"\xff\xfe"}, {}, ChatTemplateInvalid),
+    "template's size": ({"template": b" " * 5_000_000}, {}, ChatTemplateInvalid),
+    "codec": ({}, {"codec": "fp8"}, UsageError),
+    "positions": ({}, {"max_positions": POSITIONS + 1}, UsageError),
+    "no positions": ({}, {"max_positions": 0}, UsageError),
+    "half a position": ({}, {"max_positions": 2.5}, UsageError),
+    "chunk": ({}, {"chunk_tokens": 0}, UsageError),
+    "token": ({}, {"token": "a\nb"}, UsageError),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_OPENINGS)
+def test_nothing_connects_before_everything_else_is_right(tmp_path, case) -> None:
+    made, asked, error = WRONG_OPENINGS[case]
+    made = _write(tmp_path, **made)
+    with hostile_server(_behave) as server:
+        with pytest.raises(error):
+            TextGenerator.open(made, server.url, **asked)
+        assert not server.peers
+
+
+def test_a_bundle_of_another_kind_is_refused(tmp_path) -> None:
+    manifest = _write(tmp_path).manifest
+    write_manifest(tmp_path, msgspec.structs.replace(manifest, kind="diffusion"))
+    with hostile_server(_behave) as server:
+        with pytest.raises(ManifestInvalid):
+            TextGenerator.open(tmp_path, server.url)
+        assert not server.peers
+
+
+def test_a_refusal_is_told_at_once(bundle) -> None:
+    def script(peer):
+        peer.socket.recv()
+        peer.error(PositionsRefused(64, 32))
+
+    with hostile_server(script) as server:
+        with pytest.raises(PositionsRefused, match="--max-positions"):
+            TextGenerator.open(bundle, server.url, retry=RETRY)
+        assert len(server.peers) == 1
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("w3 w1 w4", [3, 1, 4]),
+        ([3, 1, 4], [3, 1, 4]),
+        ((3, 1, 4), [3, 1, 4]),
+        (range(3), [0, 1, 2]),
+        (np.array([3, 1, 4]), [3, 1, 4]),
+        ([np.int64(3), np.uint8(1)], [3, 1]),
+        ([Message("w1", "w2")], [1, 2]),
+        ([{"role": "w1", "content": "w2"}], [1, 2]),
+        ([Message("w1", "w2"), {"role": "w3", "content": "w4"}], [1, 2, 3, 4]),
+    ],
+)
+def test_prompts_of_all_kinds(tmp_path, prompt, expected) -> None:
+    made = _write(tmp_path, template=TEMPLATE.encode())
+    with hostile_server(_behave) as server, TextGenerator.open(made, server.url) as generator:
+        ids = generator.tokenize(prompt)
+    assert ids == expected
+    assert all(type(token) is int for token in ids)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        ([1, "x", 2], "item 1 is a str"),
+        ([1, 2, {"role": "w1"}], "item 2 is a dict"),
+        ([True, False], "item 0 is a bool"),
+        ([1.0], "item 0 is a float"),
+        ([None], "item 0 is a NoneType"),
+        (np.array([[1, 2], [3, 4]]), "item 0 is a ndarray"),
+        (np.array([0.5]), "item 0 is a float64"),
+        ([Message("w1", "w2"), 5], "item 1 is an int"),
+        ([{"role": "w1"}], "item 0 must have"),
+        ([{"role": "w1", "content": "w2", "name": "w3"}], "item 0 must have"),
+        ([{"role": "w1", "content": None}], "must be strings"),
+        ({"role": "w1", "content": "w2"}, "not a dict"),
+        (b"w1", "not a bytes"),
+        (None, "not a NoneType"),
+        (5, "not an int"),
+        ([VOCAB], "no token of this model"),
+        ([-1], "no token of this model"),
+    ],
+)
+def test_nothing_in_a_prompt_is_dropped(tmp_path, prompt, message) -> None:
+    made = _write(tmp_path, template=TEMPLATE.encode())
+    with (
+        hostile_server(_behave) as server,
+        TextGenerator.open(made, server.url) as generator,
+        pytest.raises(UsageError, match=message),
+    ):
+        generator.tokenize(prompt)
+
+
+def test_messages_need_a_chat_template(generator) -> None:
+    with pytest.raises(UsageError, match="no chat template"):
+        generator.tokenize([Message("w1", "w2")])
+    for empty in ("", [], ()):
+        with pytest.raises(PromptEmpty):
+            generator.tokenize(empty)
+
+
+@pytest.mark.parametrize("count", [0, -1, 2.5, "3", None])
+def test_a_number_of_new_tokens_that_makes_no_sense(generator, count) -> None:
+    with pytest.raises(UsageError, match="max_new_tokens"):
+        generator.stream(PROMPT, max_new_tokens=count)
+
+
+def test_a_prompt_beyond_the_positions(generator) -> None:
+    with pytest.raises(PromptTooLong):
+        generator.stream([1] * (POSITIONS + 1))
+
+
+def test_a_closed_stream_has_a_result_and_the_generator_goes_on(generator) -> None:
+    expected = generator.generate(PROMPT, max_new_tokens=10)
+    with generator.stream(PROMPT, max_new_tokens=10) as stream:
+        said = [next(stream), next(stream)]
+        with pytest.raises(UsageError, match="has not ended"):
+            _ = stream.result
+    result = stream.result
+    assert result.finish_reason == "cancelled"
+    assert result.text == "".join(said)
+    assert result.token_ids == expected.token_ids[: len(result.token_ids)]
+    assert 2 <= len(result.token_ids) < 10
+    assert result.stats.completion_tokens == len(result.token_ids)
+    assert result.stats.bytes_up > 0
+    assert result.stats.total_s >= result.stats.ttft_s > 0
+    assert next(stream, None) is None
+    assert generator.generate(PROMPT, max_new_tokens=10).token_ids == expected.token_ids
+    assert stream.result == result
+
+
+def test_closing_changes_nothing_after_the_end_and_needs_no_beginning(generator) -> None:
+    stream = generator.stream(PROMPT, max_new_tokens=3)
+    pieces = list(stream)
+    stream.close()
+    assert stream.result.finish_reason == "length"
+    assert stream.result.text == "".join(pieces)
+    unstarted = generator.stream(PROMPT)
+    unstarted.close()
+    assert unstarted.result.finish_reason == "cancelled"
+    assert unstarted.result.token_ids == ()
+    assert unstarted.result.stats.tokens_per_s == 0
+
+
+def test_a_stop_string_and_a_stop_token_end_the_text(tmp_path, server, generator) -> None:
+    tokens = _greedy(10)
+    fourth = tokens[3]
+    at = tokens.index(fourth)
+    result = generator.generate(PROMPT, max_new_tokens=10, stop=[f"w{fourth}"])
+    assert result.finish_reason == "stop"
+    assert f"w{fourth}" not in result.text
+    made = _write(tmp_path, stop_token_ids=(fourth,))
+    with TextGenerator.open(made, server.url, codec="fp32", retry=RETRY) as other:
+        result = other.generate(PROMPT, max_new_tokens=10)
+    assert result.finish_reason == "stop"
+    assert list(result.token_ids) == tokens[: at + 1]
+    assert result.text.split() == [f"w{token}" for token in tokens[:at]]
+
+
+def test_the_callers_time_is_not_counted(generator) -> None:
+    stream = generator.stream(PROMPT, max_new_tokens=4)
+    for _ in stream:
+        time.sleep(0.3)
+    assert stream.result.stats.total_s < 0.3
+
+
+def test_another_streams_costs_are_not_counted(generator) -> None:
+    first = generator.stream(PROMPT, max_new_tokens=4)
+    next(first)
+    generator.generate([7] * 40, max_new_tokens=20)
+    first.close()
+    assert first.result.stats.bytes_up < generator.generate([8] * 40).stats.bytes_up / 2
+
+
+def test_a_closed_generator_stays_closed(bundle) -> None:
+    with hostile_server(_behave) as server:
+        with TextGenerator.open(bundle, server.url, retry=RETRY) as generator:
+            generator.generate(PROMPT, max_new_tokens=2)
+            running = generator.stream(PROMPT, max_new_tokens=9)
+            next(running)
+        generator.close()
+        for use in (generator.generate, generator.stream, generator.score):
+            with pytest.raises(UsageError, match="closed"):
+                use(PROMPT)
+        with pytest.raises(UsageError, match="closed"):
+            list(running)
+        assert len(server.peers) == 1
+
+
+def test_settings_are_passed_on(bundle) -> None:
+    with (
+        hostile_server(_behave, token="secret") as server,
+        TextGenerator.open(
+            bundle,
+            server.url,
+            token="secret",
+            max_positions=20,
+            chunk_tokens=3,
+            runtime=RuntimeSettings(threads=1),
+        ) as generator,
+    ):
+        sampling = SamplingSettings(temperature=1.0, seed=1)
+        generator.generate(PROMPT, max_new_tokens=2, sampling=sampling)
+        with pytest.raises(PromptTooLong):
+            generator.generate([1] * 21)
+    (peer,) = server.peers
+    assert peer.hello.max_positions == 20
+    assert [frame.tokens for frame in peer.forwards] == [3, 3, 2, 1]

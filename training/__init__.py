@@ -1,0 +1,1 @@
+"""Where shipped models come from: recipes that make them again."""

@@ -1,0 +1,1 @@
+"""The demo language model: its corpus, its training, its evaluation."""
