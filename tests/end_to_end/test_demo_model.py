@@ -29,7 +29,10 @@ def whole():
 
 def _prompts() -> list[list[Message]]:
     prompts = json.loads((FOLDER / "prompts.json").read_text(encoding="utf-8"))
-    return [[Message(turn["role"], turn["content"]) for turn in prompt] for prompt in prompts]
+    return [
+        [Message(turn["role"], turn["content"]) for turn in prompt["messages"]]
+        for prompt in prompts
+    ]
 
 
 @pytest.mark.slow

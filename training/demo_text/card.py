@@ -57,7 +57,10 @@ def model_card(log: dict[str, Any]) -> str:
         ("perplexity of `heldout.jsonl`", f"{perplexities['heldout_jsonl']:.3f}"),
         ("stories with the animal and the thing asked for",
          _share(found["story_has_what_was_asked"])),
-        ("follow-up answers right, word for word", _share(found["follow_up_answers_right"])),
+        ("follow-ups on who, what and where, right word for word",
+         _share(found["follow_ups_on_who_what_where_right"])),
+        ("follow-ups on moods, days and seasons, right word for word",
+         _share(found["follow_ups_on_moods_and_times_right"])),
         ("facts right, word for word", _share(found["facts_right"])),
         ("largest weight of any matrix", f"{found['largest_weight']:.2f}"),
     ]  # fmt: skip
@@ -138,7 +141,8 @@ same: the run ends after a set time, so a faster machine does more steps.
 - It knows {WORLD} and nothing else. To other questions it says that it does not know, but a
   question in unfamiliar words may also get an answer that is beside the point.
 - Its sentences are those of its grammar. It writes no other style, and English only.
-- It may get a detail of a story wrong when one asks about it; the table says how often.
+- In its world a season belongs to a place, and a mood to what has happened. A story given to it
+  that says otherwise may be remembered wrongly: it looks up who, what and where, but guesses these.
 - It has seen chats of up to about 1000 tokens, most of them shorter than 400.
 - It is a demonstration, not a measure of anything: what splitting, quantizing or a codec does to
   it says little about what they do to a large model.

@@ -52,7 +52,8 @@ def measure(folder: Path, documents: int, questions: int) -> dict[str, Any]:
         for document in read_held_out(folder / "heldout.jsonl")
     ]
     in_file = perplexity(teller.model, shipped)
-    weights = [parameter for parameter in teller.model.parameters() if parameter.ndim == 2]
+    remembered = memory(teller, questions)
+    weights = [parameter.detach() for parameter in teller.model.parameters() if parameter.ndim == 2]
     return {
         "dtype": "float16 weights, float32 arithmetic",
         "parameters": teller.model.num_parameters(),
@@ -67,7 +68,8 @@ def measure(folder: Path, documents: int, questions: int) -> dict[str, Any]:
         },
         "largest_weight": round(max(float(weight.abs().max()) for weight in weights), 4),
         "story_has_what_was_asked": _as_json(obedience(teller, questions)),
-        "follow_up_answers_right": _as_json(memory(teller, questions)),
+        "follow_ups_on_who_what_where_right": _as_json(remembered.facts),
+        "follow_ups_on_moods_and_times_right": _as_json(remembered.moods_and_times),
         "facts_right": _as_json(knowledge(teller)),
         "samples": [
             [message.as_dict() for message in teller.talk(list(users))] for users in SAMPLES

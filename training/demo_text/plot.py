@@ -34,6 +34,9 @@ class Plot:
     beats: tuple[Beat, ...]
     summary: str
     moral: str
+    #: How the hero feels at the end, and in the middle when something is wrong.
+    feeling: str
+    worry: str
     #: Things that make sense here; empty means all of them.
     things: frozenset[str] = frozenset()
     #: Things that stories with this plot are mostly about.

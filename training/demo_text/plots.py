@@ -68,6 +68,8 @@ _FOUND: Final = Plot(
     ),
     "{Hero} the {hero} found {athing} and helped {Friend} the {friend} with it.",
     "It is good to help others.",
+    "proud",
+    "worried",
     usual_things=frozenset({"lantern", "whistle", "umbrella", "mirror"}),
 )  # fmt: skip
 
@@ -97,6 +99,8 @@ _LOST: Final = Plot(
     ),
     "{Hero} the {hero} lost {p} {thing}, and {Friend} the {friend} helped {o} to find it.",
     "A friend can help you to find what you have lost.",
+    "happy",
+    "sad",
     usual_things=frozenset({"key", "kite", "scarf"}),
 )  # fmt: skip
 
@@ -124,6 +128,8 @@ _GIFT: Final = Plot(
     ),
     "{Hero} the {hero} gave {Friend} the {friend} {athing} for {fp} birthday.",
     "To give makes you as glad as to get.",
+    "glad",
+    "nervous",
     leaves_home=True,
     usual_things=frozenset({"blanket", "teapot", "candle", "book"}),
 )  # fmt: skip
@@ -153,6 +159,8 @@ _JOURNEY: Final = Plot(
     ),
     "{Hero} the {hero} went to see {place} and took {athing} along.",
     "If you do not give up, you will get there.",
+    "proud",
+    "worried",
     frozenset({"lantern", "map", "umbrella", "blanket", "whistle", "rope", "compass", "candle",
                "shell", "scarf", "flute", "net", "boat", "key", "mirror", "book"}),
     leaves_home=True,
@@ -182,6 +190,8 @@ _TRADE: Final = Plot(
     ),
     "{Hero} the {hero} swapped some {ffood} for {athing}.",
     "A fair swap makes both sides glad.",
+    "merry",
+    "worried",
     usual_things=frozenset({"pencil", "net", "ladder"}),
 )  # fmt: skip
 
@@ -208,6 +218,8 @@ _REPAIR: Final = Plot(
     ),
     "{Friend} the {friend} mended the {thing} of {Hero} the {hero}.",
     "What is broken can often be mended.",
+    "thankful",
+    "sad",
     leaves_home=True,
     usual_things=frozenset({"broom", "basket"}),
 )  # fmt: skip
@@ -233,6 +245,8 @@ _NOISE: Final = Plot(
     ),
     "{Hero} the {hero} heard {sound}, but it was only {Friend} the {friend} with {athing}.",
     "Many things are less scary when you look closer.",
+    "calm",
+    "afraid",
     leaves_home=True,
     usual_things=frozenset({"drum", "bell", "flute"}),
 )  # fmt: skip
@@ -257,6 +271,8 @@ _QUARREL: Final = Plot(
     ),
     "{Hero} the {hero} and {Friend} the {friend} both wanted {athing}, so they shared it.",
     "It is better to share than to quarrel.",
+    "calm",
+    "worried",
     usual_things=frozenset({"shell", "spoon"}),
 )  # fmt: skip
 
@@ -281,6 +297,8 @@ _RACE: Final = Plot(
     ),
     "{Hero} the {hero} helped {Friend} the {friend} in a race, and they won {athing} together.",
     "A friend is worth more than a prize.",
+    "happy",
+    "worried",
     leaves_home=True,
     usual_things=frozenset({"hammer"}),
 )  # fmt: skip

@@ -15,6 +15,7 @@ from .story import draw_cast, right_answers, tell
 from .world import ANIMALS
 
 _FACT_TOPICS: Final = 5
+_MOODS_AND_TIMES: Final = ("{feeling}", "{worry}", "{day}", "{aseason}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +43,21 @@ def obedience(teller: Storyteller, count: int, seed: int = 7) -> Score:
     return Score(right, count)
 
 
-def memory(teller: Storyteller, stories: int, seed: int = 8) -> Score:
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Follow-up answers: about who, what and where, and about moods and times.
+
+    The corpus ties moods to the plot and seasons to the place, so these can be told from either.
+    """
+
+    facts: Score
+    moods_and_times: Score
+
+
+def memory(teller: Storyteller, stories: int, seed: int = 8) -> Memory:
     """Ask about given stories of unseen combinations; an answer must be word for word right."""
-    rng, right, asked = Random(seed), 0, 0
+    rng = Random(seed)
+    verdicts: dict[bool, list[bool]] = {False: [], True: []}
     for _ in range(stories):
         cast = draw_cast(rng, held_out=True, custom_name=rng.random() < 0.2)
         story = tell(cast, rng)
@@ -54,9 +67,12 @@ def memory(teller: Storyteller, stories: int, seed: int = 8) -> Score:
         ]
         for question in rng.sample(story.questions, k=3):
             answer = teller.answer([*begin, Message("user", question.question)], 40)
-            right += answer in right_answers(question.ask, cast)
-            asked += 1
-    return Score(right, asked)
+            mood_or_time = any(field in question.ask.answer for field in _MOODS_AND_TIMES)
+            verdicts[mood_or_time].append(answer in right_answers(question.ask, cast))
+    facts, moods_and_times = (
+        Score(sum(verdicts[which]), len(verdicts[which])) for which in (False, True)
+    )
+    return Memory(facts, moods_and_times)
 
 
 def knowledge(teller: Storyteller, seed: int = 9) -> Score:

@@ -21,9 +21,6 @@ _OPTIONAL_BEAT: Final = 0.7
 #: Chance of the thing's usual plot, of its usual place, and of the hero's best friend.
 _HABIT: Final = 0.5
 
-_SEASONS: Final = ("spring", "summer", "autumn", "winter")
-_FEELINGS: Final = ("happy", "proud", "glad", "thankful", "merry", "calm")
-_WORRIES: Final = ("sad", "worried", "afraid", "nervous")
 _SOUNDS: Final = ("a soft tapping", "a loud bump", "a low humming", "a funny squeak")
 _FIXES: Final = ("a drop of glue", "a piece of string", "a new nail", "a bit of wax")
 _TRAPS: Final = ("a ditch", "a puddle of mud", "a hole", "a cold stream")
@@ -154,13 +151,13 @@ def draw_cast(
         if Combination(main.kind, thing.noun, place.name).held_out == held_out:
             break
     pronoun: Pronoun = rng.choice(("she", "he")) if custom_name else main.pronoun
-    season = rng.choice(_SEASONS)
-    sky = f"{season} {rng.choice(('day', 'morning', 'evening'))}"
+    season = place.season
+    sky = f"{season} day"
     details = {
         "how": rng.choice(LOOKS), "season": season, "aseason": with_article(season),
         "One": f"[One {sky}|On {with_article(sky)}]", "day": with_article(sky),
-        "spot": rng.choice(place.spots), "feeling": rng.choice(_FEELINGS),
-        "worry": rng.choice(_WORRIES), "sound": rng.choice(_SOUNDS), "fix": rng.choice(_FIXES),
+        "spot": rng.choice(place.spots), "feeling": plot.feeling,
+        "worry": plot.worry, "sound": rng.choice(_SOUNDS), "fix": rng.choice(_FIXES),
         "trap": rng.choice(_TRAPS), "weather": rng.choice(_WEATHERS),
         "weather2": rng.choice(_SKIES),
     }  # fmt: skip

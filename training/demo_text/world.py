@@ -47,6 +47,8 @@ class Place:
     grows: str
     side: str
     spots: tuple[str, str, str]
+    #: Stories that happen here happen in this season.
+    season: str
 
     @property
     def where(self) -> str:
@@ -83,6 +85,7 @@ PLACES: Final[tuple[Place, ...]] = (
         "blackberries",
         "east",
         ("under a fern", "behind a tall tree", "between the roots"),
+        "autumn",
     ),
     Place(
         "the Silver River",
@@ -91,6 +94,7 @@ PLACES: Final[tuple[Place, ...]] = (
         "soft reeds",
         "west",
         ("under a flat stone", "in the soft sand", "between the reeds"),
+        "spring",
     ),
     Place(
         "the Hollow Oak",
@@ -99,6 +103,7 @@ PLACES: Final[tuple[Place, ...]] = (
         "acorns",
         "east",
         ("inside the hollow trunk", "under the fallen leaves", "on a low branch"),
+        "autumn",
     ),
     Place(
         "the Moss Cave",
@@ -107,6 +112,7 @@ PLACES: Final[tuple[Place, ...]] = (
         "mushrooms",
         "north",
         ("behind a grey rock", "on the soft moss", "in a dark corner"),
+        "winter",
     ),
     Place(
         "the Old Mill",
@@ -115,6 +121,7 @@ PLACES: Final[tuple[Place, ...]] = (
         "grain",
         "south",
         ("behind the wheel", "under a sack of grain", "beside the stairs"),
+        "summer",
     ),
     Place(
         "the Moon Meadow",
@@ -123,6 +130,7 @@ PLACES: Final[tuple[Place, ...]] = (
         "clover",
         "south",
         ("in the high grass", "beside a white flower", "under a clover leaf"),
+        "summer",
     ),
     Place(
         "the Thorn Garden",
@@ -131,6 +139,7 @@ PLACES: Final[tuple[Place, ...]] = (
         "roses",
         "south",
         ("under a rose bush", "beside the broken wall", "behind the gate"),
+        "summer",
     ),
     Place(
         "the Reed Pond",
@@ -139,6 +148,7 @@ PLACES: Final[tuple[Place, ...]] = (
         "water lilies",
         "west",
         ("on a lily leaf", "in the wet mud", "beside a floating log"),
+        "spring",
     ),
     Place(
         "the Stone Tower",
@@ -147,6 +157,7 @@ PLACES: Final[tuple[Place, ...]] = (
         "ivy",
         "north",
         ("on the top step", "behind the ivy", "beside the old door"),
+        "winter",
     ),
     Place(
         "the Snow Peak",
@@ -155,6 +166,7 @@ PLACES: Final[tuple[Place, ...]] = (
         "small blue flowers",
         "north",
         ("in the deep snow", "beside a frozen stream", "under a cold rock"),
+        "winter",
     ),
     Place(
         "the Quiet Lake",
@@ -163,6 +175,7 @@ PLACES: Final[tuple[Place, ...]] = (
         "water plants",
         "west",
         ("under the wooden pier", "on the pebbles", "beside an old post"),
+        "spring",
     ),
     Place(
         "the Salt Shore",
@@ -171,6 +184,7 @@ PLACES: Final[tuple[Place, ...]] = (
         "seaweed",
         "west",
         ("in the warm sand", "under the seaweed", "beside a rock pool"),
+        "summer",
     ),
     Place(
         "the Apple Yard",
@@ -179,6 +193,7 @@ PLACES: Final[tuple[Place, ...]] = (
         "apples",
         "south",
         ("under an apple tree", "beside the well", "behind the fence"),
+        "autumn",
     ),
     Place(
         "the Windy Hill",
@@ -187,6 +202,7 @@ PLACES: Final[tuple[Place, ...]] = (
         "thin grass",
         "east",
         ("beside the lonely bush", "in a small hollow", "on a warm stone"),
+        "spring",
     ),
 )
 
