@@ -236,6 +236,8 @@ def _raise_closed(error: Exception) -> NoReturn:
             raise RemoteError(f"close-{close.code}", reason) from error
         if close is None and error.sent is not None and error.sent.code in _OBJECTIONS:
             raise MessageMalformed(error.sent.reason) from error
+        if close is None:
+            raise ConnectionLost("the server went away") from error
     raise ConnectionLost(str(error) or type(error).__name__) from error
 
 

@@ -77,14 +77,20 @@ class GenerationStats:
             )
         )
         cached = f" ({self.cached_tokens} still cached)" if self.cached_tokens else ""
-        replayed = f", {self.reconnects} reconnects" if self.reconnects else ""
+        speed = f"{self.tokens_per_s:.1f} tokens/s, " if self.tokens_per_s else ""
+        replayed = f", {_count(self.reconnects, 'reconnect')}" if self.reconnects else ""
         return (
-            f"{self.prompt_tokens} prompt tokens{cached}, {self.completion_tokens} new tokens, "
-            f"{self.tokens_per_s:.1f} tokens/s, first token after {self.ttft_s * 1000:.0f} ms\n"
+            f"{_count(self.prompt_tokens, 'prompt token')}{cached}, "
+            f"{_count(self.completion_tokens, 'new token')}, {speed}"
+            f"first token after {self.ttft_s * 1000:.0f} ms\n"
             f"ms per new token: {parts}\n"
             f"wire: {self.bytes_up:,} bytes up, {self.bytes_down:,} bytes down, "
-            f"{self.round_trips} round trips{replayed}"
+            f"{_count(self.round_trips, 'round trip')}{replayed}"
         )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 class Meter:

@@ -135,4 +135,4 @@ class Unauthorized(Refused):
     code: ClassVar[str] = "unauthorized"
 
     def __str__(self) -> str:
-        return "the server wants a valid token: pass --token-file"
+        return "the server wants another token than this device sent: check --token-file"
