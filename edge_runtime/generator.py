@@ -299,7 +299,9 @@ class TextGenerator:
 def _text_settings(bundle: Bundle) -> TextSettings:
     text = bundle.manifest.text
     if bundle.manifest.kind != "causal-lm" or text is None:
-        raise ManifestInvalid(str(bundle.path), "it is no language model: use ImageGenerator")
+        raise ManifestInvalid(
+            str(bundle.path), f"it is no language model but {bundle.manifest.kind}"
+        )
     return text
 
 
