@@ -103,7 +103,7 @@ def test_the_shipped_files_are_all_there_and_small() -> None:
     assert sum(path.stat().st_size for path in MODEL.iterdir()) <= SIZE_LIMIT
     held_out = (MODEL / "heldout.jsonl").read_text(encoding="utf-8")
     assert len(held_out.encode()) <= 60_000
-    assert len(held_out.splitlines()) == 56
+    assert 50 <= len(held_out.splitlines()) <= 60
     assert json.loads((MODEL / "prompts.json").read_text()) == shipped_prompts()
     assert len(shipped_prompts()) == 20
 

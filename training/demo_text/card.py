@@ -123,8 +123,8 @@ python -m training.demo_text.train --out lambda_split/demo_models/text
 python -m training.demo_text.evaluate --model lambda_split/demo_models/text
 ```
 
-{log.get("note", "")}Corpus and split are the same each time. The weights are not bit for bit the
-same: the run ends after a set time, so a faster machine does more steps.
+{log.get("note", "")}Corpus, split and tokenizer are the same each time. The weights are
+not bit for bit the same: the run ends after a set time, so a faster machine does more steps.
 
 ## Files
 
@@ -132,7 +132,7 @@ same: the run ends after a set time, so a faster machine does more steps.
 |---|---|
 | `model.safetensors`, `config.json`, `generation_config.json` | the model |
 | `tokenizer.json`, `tokenizer_config.json`, `chat_template.jinja` | tokenizer and chat format |
-| `heldout.jsonl` | 56 held-out documents: half by seed, half unseen combinations |
+| `heldout.jsonl` | some fifty held-out documents: half by seed, half unseen combinations |
 | `prompts.json` | 20 prompts for tests, as chat messages |
 | `training_log.json`, `loss_curve.png` | every figure on this page |
 
@@ -143,6 +143,7 @@ same: the run ends after a set time, so a faster machine does more steps.
 - Its sentences are those of its grammar. It writes no other style, and English only.
 - In its world a season belongs to a place, and a mood to what has happened. A story given to it
   that says otherwise may be remembered wrongly: it looks up who, what and where, but guesses these.
+- Greedy, it likes some adjectives and places best; sampling gives more variety.
 - It has seen chats of up to about 1000 tokens, most of them shorter than 400.
 - It is a demonstration, not a measure of anything: what splitting, quantizing or a codec does to
   it says little about what they do to a large model.

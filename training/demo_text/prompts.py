@@ -18,13 +18,13 @@ SAMPLES: Final = (
 )  # fmt: skip
 
 _FOUND_STORY: Final = (
-    "Once upon a time there was a fox named Fenna. One spring day she went to the Windy Hill to"
+    "Once upon a time there was a fox named Fenna. One autumn day she went to the Windy Hill to"
     " look for some blackberries. In a small hollow she found a red lantern. On the way home she"
     " met Ollo the otter, who could not see the path in the dark. \"I can help you,\" said Fenna."
     " She lit the lantern, and soon the whole path was bright. That night Fenna felt proud."
 )  # fmt: skip
 _RACE_STORY: Final = (
-    "There was once a hare named Hob. On a spring day he ran a race to the Silver River with"
+    "There was once a hare named Hob. On a summer morning he ran a race to the Silver River with"
     " Tolo the turtle. The prize was an old drum. But then Tolo fell into a ditch. Hob turned back"
     " and helped him out. They reached the Silver River side by side and shared the drum. Hob felt"
     " happy all day long."
