@@ -26,8 +26,8 @@ from benchmarks.models import SIZES, write_checkpoint
 from edge_runtime import RuntimeSettings, TextGenerator
 from export import ExportSettings, QuietProgress, export_bundle
 from lambda_split.bundle import WeightFormat
-from lambda_split.commands.demo import serving
 from lambda_split.split import Split
+from tests.servers import serving
 
 PROMPT_LENGTHS = (34, 513)
 NEW_TOKENS = 64
@@ -92,10 +92,12 @@ def compare(size_name: str, repeats: int, folder: pathlib.Path) -> list[Row]:
         settings = ExportSettings(split=Split(1, 1), weights=weights)
         export_bundle(str(folder / "model"), folder / weights, settings, progress=QuietProgress())
     rows: list[Row] = []
-    serve = (str(folder / "model"), "--port", "0", "--dtype", "float32", "--threads", "2")
-    with serving(*serve) as url:
+    serve = (str(folder / "model"), "--dtype", "float32", "--threads", "2")
+    with serving(*serve) as server:
         generators = {
-            weights: TextGenerator.open(folder / weights, url, runtime=RuntimeSettings(threads=2))
+            weights: TextGenerator.open(
+                folder / weights, server.url, runtime=RuntimeSettings(threads=2)
+            )
             for weights in formats
         }
         for length in PROMPT_LENGTHS:

@@ -21,7 +21,7 @@ from types import FrameType
 from lambda_split.arguments import positive
 from lambda_split.errors import MissingExtra, ProcessFailed, UsageError
 
-__all__ = ["add_arguments", "run", "serving"]
+__all__ = ["add_arguments", "run"]
 
 _QUESTIONS = ("Tell me a story about a fox and a lantern.", "What did the fox find?")
 _NEEDED = ("torch", "transformers", "onnxscript")
@@ -90,20 +90,6 @@ def _chat(bundle: pathlib.Path, url: str, args: argparse.Namespace) -> None:
     for number, turn in enumerate(stats, 1):
         sys.stdout.write(f"\nturn {number}: {turn.summary()}\n")
     sys.stdout.flush()
-
-
-@contextlib.contextmanager
-def serving(*arguments: str) -> Iterator[str]:
-    """Run ``lambda-split serve`` in a process of its own; gives its address, stops it at the end.
-
-    Args:
-        *arguments: As on the command line, the model first; add ``--port 0`` for a free port.
-
-    Raises:
-        ProcessFailed: it did not start.
-    """
-    with _process("serve", *arguments) as server:
-        yield _wait_for_address(server)
 
 
 @contextlib.contextmanager
