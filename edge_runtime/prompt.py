@@ -28,20 +28,7 @@ class PromptEncoder:
         self._template = template
 
     def encode(self, prompt: Prompt) -> list[int]:
-        """The tokens of a prompt.
-
-        Args:
-            prompt: Text to continue (the tokenizer adds its own start token); messages to put
-                through the chat template, as :class:`Message` or as mappings with ``role`` and
-                ``content``; or token ids as they are, integers of any kind.
-
-        Raises:
-            UsageError: an item of another kind, messages for a model without a chat template, or
-                ids out of range.
-            ChatTemplateError: the chat template refuses the messages.
-            TokenizerInvalid: the tokenizer fails.
-            PromptEmpty: no tokens.
-        """
+        """The tokens of a prompt; arguments and errors as :meth:`TextGenerator.tokenize`."""
         if isinstance(prompt, str):
             ids = self.tokenizer.encode(prompt, add_special_tokens=True)
         else:
