@@ -17,7 +17,7 @@ from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
 from cloud.scheduler import Reply, Scheduler
-from cloud.sessions import OpenSession, OpenSessions
+from cloud.sessions import OpenSession, open_session
 from lambda_split import __version__
 from lambda_split.errors import (
     HandshakeTimeout,
@@ -55,7 +55,6 @@ class Limits:
             allocated for a message.
         max_in_flight: The most forwards of a session that wait for their replies.
         max_connections: The most connections at a time, with those that have no session yet.
-        evict_idle_s: Seconds for which a session must have been idle to make room for another.
         handshake_s: Seconds until the upgrade, and then the hello, must have arrived.
         drain_s: Seconds that sessions have for what is under way when the server stops.
         goodbye_s: Seconds to deliver a last message and to close.
@@ -64,7 +63,6 @@ class Limits:
     max_chunk_tokens: int = 512
     max_in_flight: int = 8
     max_connections: int = 48
-    evict_idle_s: float = 60.0
     handshake_s: int = 10
     drain_s: float = 3.0
     goodbye_s: float = 2.0
@@ -81,7 +79,6 @@ class Service:
 
     offer: ServerOffer
     scheduler: Scheduler
-    sessions: OpenSessions
     limits: Limits
     draining: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -135,8 +132,8 @@ class Connection:
             return
         offer = self._service.offer
         accepted = accept_hello(hello, offer)
-        sessions = self._service.sessions
-        session = await sessions.open(accepted.layers, accepted.max_positions)
+        scheduler = self._service.scheduler
+        session = await open_session(scheduler, accepted)
         try:
             welcome = Welcome(
                 session=self._id,
@@ -163,7 +160,7 @@ class Connection:
             )
             await self._exchange(session)
         finally:
-            sessions.close(session)
+            scheduler.close(session.cache)
             _logger.info("session %s: closed", self._id)
 
     async def _receive_hello(self) -> Hello | None:
@@ -190,7 +187,7 @@ class Connection:
     async def _exchange(self, session: OpenSession) -> None:
         """Forwards and replies, until something ends it."""
         reader = asyncio.ensure_future(self._read(session))
-        writer = asyncio.ensure_future(self._write(session))
+        writer = asyncio.ensure_future(self._write())
         # The reader does not see a device go away while it waits for a free slot.
         gone = asyncio.ensure_future(self._socket.wait_closed())
         draining = asyncio.ensure_future(self._service.draining.wait())
@@ -235,7 +232,6 @@ class Connection:
             if isinstance(message, str):
                 self._protocol.receive_text(message)  # nothing but a bye passes here
                 return
-            session.in_flight += 1
             try:
                 forward = self._protocol.receive_binary(message)
             except RequestError as error:
@@ -244,11 +240,10 @@ class Connection:
                 reply = self._service.scheduler.submit(session.cache, forward)
                 self._answers.put_nowait(_Running(forward, reply))
 
-    async def _write(self, session: OpenSession) -> None:
+    async def _write(self) -> None:
         """Answer forwards in their order; returns after the last one where None ends the queue."""
         while (answer := await self._answers.get()) is not None:
             await self._socket.send(await self._answer(answer))
-            session.answered()
             self._slots.release()
 
     async def _answer(self, answer: _Rejected | _Running) -> str | bytes:

@@ -9,7 +9,9 @@ from dataclasses import dataclass, fields
 import torch
 from tqdm import tqdm
 
-from cloud.engine import KVMemory, SequentialEngine, SessionCache
+from cloud.engine import BatchingEngine, KVGeometry, required_attention
+from cloud.engine.kv_pool import kv_dtype
+from cloud.memory import KVSettings, make_pool
 from lambda_split.errors import UsageError
 from lambda_split.partition import Checkpoint, load_trunk
 from lambda_split.split import Split
@@ -30,8 +32,10 @@ class TrunkSettings:
         device: Where it runs.
         dtype: Of its weights and hidden states.
         max_sessions: The most sessions at a time.
-        max_positions: The most positions of one; the model's own limit where None.
-        kv_memory: Bytes that the keys and values of all sessions may take; unlimited where None.
+        max_positions: The most positions of one; as many as fit, at most the model's, where None.
+        kv_memory: Bytes for the keys and values of all sessions; a share of what is free where
+            None.
+        block_positions: Positions of a block of the pool; what suits the device where None.
     """
 
     split: Split
@@ -40,6 +44,7 @@ class TrunkSettings:
     max_sessions: int
     max_positions: int | None = None
     kv_memory: int | None = None
+    block_positions: int | None = None
 
 
 def choose_device(name: str) -> torch.device:
@@ -90,24 +95,9 @@ class _ReportingCheckpoint(Checkpoint):
             yield named_tensor
 
 
-def _kv_memory(
-    checkpoint: Checkpoint, settings: TrunkSettings, largest: SessionCache
-) -> KVMemory | None:
-    if settings.kv_memory is None:
-        return None
-    values = 2 * checkpoint.kv_heads * checkpoint.head_dim  # keys and values
-    kv_memory = KVMemory(settings.kv_memory, values * settings.dtype.itemsize)
-    if kv_memory.bytes_of(largest) > kv_memory.limit:
-        raise UsageError(
-            f"--kv-memory: a session of {largest.max_positions} positions needs "
-            f"{kv_memory.bytes_of(largest) / 1e9:.3g} GB: allow more, or fewer --max-positions"
-        )
-    return kv_memory
-
-
 def load_service(
     checkpoint: Checkpoint, settings: TrunkSettings
-) -> tuple[SequentialEngine, ServerOffer]:
+) -> tuple[BatchingEngine, ServerOffer]:
     """Read the trunk's tensors and describe them for the handshake.
 
     Raises:
@@ -117,12 +107,11 @@ def load_service(
     """
     settings.split.check(checkpoint.layer_count)
     layers = settings.split.trunk(checkpoint.layer_count)
-    max_positions = settings.max_positions or checkpoint.max_positions
-    if max_positions > checkpoint.max_positions:
+    if (settings.max_positions or 0) > checkpoint.max_positions:  # before a model is read
         raise UsageError(
-            f"--max-positions {max_positions}: the model has {checkpoint.max_positions} positions"
+            f"--max-positions {settings.max_positions}: the model has {checkpoint.max_positions} "
+            "positions"
         )
-    kv_memory = _kv_memory(checkpoint, settings, SessionCache(layers, max_positions))
     names = checkpoint.layer_tensors(layers)
     with tqdm(total=len(names), desc="reading the trunk", unit=" tensors", disable=None) as bar:
         trunk = load_trunk(
@@ -130,14 +119,31 @@ def load_service(
             layers,
             dtype=settings.dtype,
             device=settings.device,
+            attention=required_attention(),
         )
-    engine = SequentialEngine(
+    geometry = KVGeometry(
+        layers=layers,
+        kv_heads=checkpoint.kv_heads,
+        head_dim=checkpoint.head_dim,
+        dtype=kv_dtype(settings.dtype, settings.device),
+        devices=[settings.device],
+    )
+    pool, max_positions = make_pool(
+        geometry,
+        KVSettings(
+            max_sessions=settings.max_sessions,
+            model_positions=checkpoint.max_positions,
+            max_positions=settings.max_positions,
+            memory=settings.kv_memory,
+            block_positions=settings.block_positions,
+        ),
+    )
+    engine = BatchingEngine(
         trunk,
         width=checkpoint.hidden_size,
         dtype=settings.dtype,
-        device=settings.device,
+        pool=pool,
         max_sessions=settings.max_sessions,
-        kv_memory=kv_memory,
     )
     offer = ServerOffer(
         fingerprint=checkpoint.fingerprint,

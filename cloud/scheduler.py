@@ -1,47 +1,61 @@
-"""The asyncio front of an engine: sessions submit chunks, one thread runs what waits.
+"""The asyncio front of an engine: sessions submit forwards, one thread runs what waits.
 
 Only that thread touches torch; the event loop sees payload bytes. A step takes the oldest waiting
-forward of every session, sessions in the order in which theirs arrived, so that nobody waits for
-more than one chunk of each other session.
+forward of every session: short ones whole, of long ones (prompts, replays) pieces as
+:mod:`cloud.pacing` allows, one session's after another's. So nobody waits for longer than a step.
 """
 
 from __future__ import annotations
 
 import asyncio
 import collections
+import itertools
 import logging
 import secrets
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from cloud import codecs
+from cloud.admission import Standing, gives_way, longest_idle
 from cloud.engine import Engine, Outcome, SessionCache, Work
-from lambda_split.errors import InternalError, ServerDraining
-from lambda_split.wire.codecs import Encoded
+from cloud.jobs import Job, Reply
+from cloud.pacing import Pace, Pacing
+from lambda_split.errors import (
+    CapacityRefused,
+    InternalError,
+    ServerDraining,
+    SessionEvicted,
+)
 from lambda_split.wire.frames import Frame
 
-__all__ = ["Reply", "Scheduler"]
+__all__ = ["Reply", "Scheduler", "Waiting"]
 
 _logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
+_WAITING_RETRY_S = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What a forward gives: its last positions, laid out for the wire, and microseconds."""
+@dataclass(frozen=True, kw_only=True)
+class Waiting:
+    """How much may wait, and for how long others keep their place.
 
-    encoded: Encoded
-    micros: int
+    Attributes:
+        max_positions: Positions that may wait in all; while there are more, no session is opened.
+        evict_idle_s: Seconds for which a session must have been idle to make room for another.
+    """
+
+    max_positions: int = 65536
+    evict_idle_s: float = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Job:
-    session: SessionCache
-    forward: Frame
-    future: Future[Reply] = field(default_factory=Future)
+@dataclass(slots=True)
+class _Session:
+    standing: Standing
+    on_evicted: Callable[[], None]
+    jobs: collections.deque[Job] = field(default_factory=collections.deque)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,21 +77,27 @@ class Scheduler:
 
     Args:
         engine: Touched by that thread only, from now on.
+        pacing: How steps are filled.
+        waiting: How much may wait.
 
     Attributes:
         fault: Done only if the thread died of a fault. Everything then fails with this error, whose
             incident number is in the log: the scheduler is of no use any more.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(
+        self, engine: Engine, *, pacing: Pacing | None = None, waiting: Waiting | None = None
+    ) -> None:
         self._engine = engine
+        self._pace = Pace(pacing or Pacing())
+        self._limits = waiting or Waiting()
         self._changed = threading.Condition()
-        # Guarded by the condition. Sessions with waiting forwards, the longest waiting first.
-        self._waiting: collections.OrderedDict[SessionCache, collections.deque[_Job]] = (
-            collections.OrderedDict()
-        )
+        # Guarded by the condition. Sessions with waiting jobs are in turn: the next one first.
+        self._sessions: dict[SessionCache, _Session] = {}
+        self._turns: collections.OrderedDict[SessionCache, None] = collections.OrderedDict()
         self._calls: collections.deque[_Call[Any]] = collections.deque()
         self._ended: ServerDraining | InternalError | None = None  # why nothing is taken any more
+        self._admissions = itertools.count()
         self.fault: Future[InternalError] = Future()
         # No daemon: torch aborts the process if its threads are torn down in mid-computation.
         self._thread = threading.Thread(target=self._run, name="engine")
@@ -86,9 +106,30 @@ class Scheduler:
         """Begin to run what waits."""
         self._thread.start()
 
-    async def open(self, layers: range, max_positions: int) -> SessionCache:
-        """Open a session; arguments and errors as :meth:`Engine.open`."""
-        opened = asyncio.wrap_future(self._call(lambda: self._engine.open(layers, max_positions)))
+    async def open(
+        self,
+        layers: range,
+        max_positions: int,
+        *,
+        expected: int = 0,
+        on_evicted: Callable[[], None] = lambda: None,
+    ) -> SessionCache:
+        """Open a session, if need be in the place of one that is idle.
+
+        Args:
+            layers: As :meth:`Engine.open`, and so are the errors.
+            max_positions: As there.
+            expected: As there.
+            on_evicted: Called in the engine's thread when the session has lost its place; what it
+                has waiting then fails with :class:`~lambda_split.errors.SessionEvicted`.
+
+        Raises:
+            CapacityRefused: there is no room, and nobody has been idle for long enough; or too
+                much is waiting.
+        """
+        opened = asyncio.wrap_future(
+            self._call(lambda: self._open(layers, max_positions, expected, on_evicted))
+        )
         try:
             return await asyncio.shield(opened)
         except asyncio.CancelledError:
@@ -99,31 +140,35 @@ class Scheduler:
         if not opened.cancelled() and opened.exception() is None:
             self.close(opened.result())
 
-    def submit(self, session: SessionCache, forward: Frame) -> asyncio.Future[Reply]:
+    def submit(self, cache: SessionCache, forward: Frame) -> asyncio.Future[Reply]:
         """Queue a forward behind the session's earlier ones.
 
         Returns:
             Its reply. The session is as before if that is an exception: a
             :class:`~lambda_split.errors.RequestError` where the forward cannot be done,
+            :class:`~lambda_split.errors.SessionEvicted` where it lost its place,
             :class:`~lambda_split.errors.ServerDraining` where the scheduler stopped first, any
             other where something broke.
         """
-        job = _Job(session, forward)
+        job = Job(forward)
         with self._changed:
+            session = self._sessions.get(cache)
             if self._ended is not None:
                 job.future.set_exception(self._ended)
+            elif session is None:
+                job.future.set_exception(SessionEvicted())
             else:
-                self._waiting.setdefault(session, collections.deque()).append(job)
+                session.jobs.append(job)
+                session.standing.busy = True
+                self._turns.setdefault(cache)
                 self._changed.notify()
         return asyncio.wrap_future(job.future)
 
-    def close(self, session: SessionCache) -> None:
+    def close(self, cache: SessionCache) -> None:
         """Drop what the session still has waiting, then free its memory; returns at once."""
-        with self._changed:
-            dropped = self._waiting.pop(session, ())
-        for job in dropped:
+        for job in self._forget(cache):
             job.future.cancel()
-        self._call(lambda: self._engine.close(session))
+        self._call(lambda: self._engine.close(cache))
 
     async def stop(self, patience_s: float) -> None:
         """Stop; what waits gets ServerDraining.
@@ -132,7 +177,7 @@ class Scheduler:
             patience_s: How long the running step may go on before it is interrupted.
         """
         for job in self._refuse_all(ServerDraining()):
-            _fail(job.future, ServerDraining())
+            job.fail(ServerDraining())
         try:
             await asyncio.to_thread(self._thread.join, patience_s)
         finally:  # also where this is canceled: no thread may outlive it for long
@@ -141,17 +186,32 @@ class Scheduler:
                 self._engine.interrupt()
         await asyncio.to_thread(self._thread.join)
 
-    def _refuse_all(self, reason: ServerDraining | InternalError) -> list[_Job]:
-        """Take nothing any more; returns the jobs that were waiting."""
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs and takes what is submitted."""
+        return self._ended is None and self._thread.is_alive()
+
+    def _refuse_all(self, reason: ServerDraining | InternalError) -> list[Job]:
+        """Take nothing any more; returns the jobs that have not begun.
+
+        Those that have are the thread's, which is in a step with them, or will end them.
+        """
         with self._changed:
             self._ended = self._ended or reason
-            dropped = [job for jobs in self._waiting.values() for job in jobs]
-            self._waiting.clear()
+            waiting = [job for session in self._sessions.values() for job in session.jobs]
+            self._turns.clear()
             self._changed.notify()
-        return dropped
+        return [job for job in waiting if not job.begun]
+
+    def _forget(self, cache: SessionCache) -> collections.deque[Job]:
+        """The session is no more; returns what it had waiting."""
+        with self._changed:
+            session = self._sessions.pop(cache, None)
+            self._turns.pop(cache, None)
+        return collections.deque() if session is None else session.jobs
 
     def _call(self, function: Callable[[], _T]) -> Future[_T]:
-        """Run something on the engine's thread, before the next work."""
+        """Run something on the engine's thread, before the next step."""
         call = _Call(function)
         with self._changed:
             if self._ended is not None:
@@ -164,57 +224,146 @@ class Scheduler:
     # --- on the engine's thread -------------------------------------------------------------------
 
     def _run(self) -> None:
-        jobs: list[_Job] = []
         try:
-            while (jobs := self._wait()) or self._ended is None:
+            while self._wait():
                 self._run_calls()
-                self._step(jobs)
+                self._step()
             self._run_calls()
+            self._fail_all(self._ended or ServerDraining())
         except BaseException:
             incident = secrets.token_hex(8)
             _logger.critical("incident %s: the engine's thread died", incident, exc_info=True)
             fault = InternalError(incident)
-            for job in self._refuse_all(fault) + jobs:
-                _fail(job.future, fault)
+            self._refuse_all(fault)
+            self._fail_all(fault)
             while self._calls:
-                _fail(self._calls.popleft().future, fault)
+                self._calls.popleft().future.set_exception(fault)
             self.fault.set_result(fault)
 
-    def _wait(self) -> list[_Job]:
-        """The works of the next step; none where there are only calls, or it is time to stop."""
+    def _fail_all(self, error: Exception) -> None:
         with self._changed:
-            while not (self._waiting or self._calls or self._ended):
+            jobs = [job for session in self._sessions.values() for job in session.jobs]
+        for job in jobs:
+            job.fail(error)
+
+    def _wait(self) -> bool:
+        """Wait until there is something to do; False when it is time to stop."""
+        with self._changed:
+            while not (self._turns or self._calls or self._ended):
                 self._changed.wait()
-            return self._next_step()
+            return self._ended is None
 
     def _run_calls(self) -> None:
-        """Open and close sessions, which must not wait for a whole step."""
         while self._calls:
             self._calls.popleft().run()
 
-    def _next_step(self) -> list[_Job]:
-        """The oldest job of each session; sessions with more go to the end of the line."""
-        jobs = []
-        for session in list(self._waiting):
-            queue = self._waiting.pop(session)
-            jobs.append(queue.popleft())
-            if queue:
-                self._waiting[session] = queue
-        return jobs
-
-    def _step(self, jobs: Sequence[_Job]) -> None:
-        batch: list[tuple[_Job, Work]] = []
-        for job in jobs:
-            if not job.future.set_running_or_notify_cancel():
-                continue
+    def _open(
+        self, layers: range, max_positions: int, expected: int, on_evicted: Callable[[], None]
+    ) -> SessionCache:
+        with self._changed:
+            waiting = sum(job.left for each in self._sessions.values() for job in each.jobs)
+        if waiting > self._limits.max_positions:
+            raise CapacityRefused(f"{waiting} positions are waiting", _WAITING_RETRY_S)
+        while True:
             try:
-                batch.append((job, self._decode(job)))
-            except Exception as error:  # noqa: BLE001 - handed to the one who sent this forward
-                job.future.set_exception(error)
+                cache = self._engine.open(layers, max_positions, expected)
+            except CapacityRefused:
+                if not self._evict_idle():
+                    raise
+            else:
+                standing = Standing(cache, next(self._admissions), time.monotonic())
+                with self._changed:
+                    self._sessions[cache] = _Session(standing, on_evicted)
+                return cache
+
+    def _evict_idle(self) -> bool:
+        """Take the place of the session that is idle longest; False where nobody is."""
+        with self._changed:
+            standings = [session.standing for session in self._sessions.values()]
+        victim = longest_idle(standings, time.monotonic(), self._limits.evict_idle_s)
+        if victim is None:
+            return False
+        self._evict(victim, "idle")
+        return True
+
+    def _evict(self, cache: SessionCache, why: str) -> None:
+        _logger.info("a session loses its place (%s): its device will replay", why)
+        with self._changed:
+            session = self._sessions.get(cache)
+        if session is None:
+            return
+        session.on_evicted()
+        for job in self._forget(cache):
+            job.fail(SessionEvicted())
+        self._engine.close(cache)
+
+    def _step(self) -> None:
+        batch = self._compose()
+        if not batch:
+            return
+        began = time.monotonic()
         outcomes = self._outcomes([work for _, work in batch])
-        for job, _ in batch:
-            self._deliver(job, next(outcomes))
-            self._run_calls()
+        for job, work in batch:
+            self._settle(job, work, next(outcomes))
+        ended = time.monotonic()
+        tokens = [
+            (len(work.hidden), self._pace.is_short(job.forward.tokens)) for job, work in batch
+        ]
+        self._pace.ran(
+            ended,
+            decode_tokens=sum(count for count, short in tokens if short),
+            prompt_tokens=sum(count for count, short in tokens if not short),
+            seconds=ended - began,
+        )
+        self._end_turns([work.session for _, work in batch], ended)
+
+    def _compose(self) -> list[tuple[Job, Work]]:
+        """The works of the next step, memory taken for them."""
+        with self._changed:
+            heads = [(cache, self._sessions[cache].jobs[0]) for cache in self._turns]
+        short = [pair for pair in heads if self._pace.is_short(pair[1].forward.tokens)]
+        long = [pair for pair in heads if not self._pace.is_short(pair[1].forward.tokens)]
+        budget = self._pace.prompt_tokens(time.monotonic(), decoding=bool(short)) if long else 0
+        batch: dict[SessionCache, tuple[Job, Work]] = {}
+        for cache, job in (*short, *long):
+            is_short = self._pace.is_short(job.forward.tokens)
+            tokens = job.left if is_short else min(job.left, budget)
+            if not tokens or not self._begin(cache, job):
+                continue
+            work = job.next_work(cache, tokens)
+            for victim in self._make_room(cache, work.end):
+                batch.pop(victim, None)
+                if victim is cache:
+                    break
+            else:
+                batch[cache] = (job, work)
+                budget -= 0 if is_short else tokens
+        return list(batch.values())
+
+    def _begin(self, cache: SessionCache, job: Job) -> bool:
+        """Decode a job when its turn comes; False where that fails, or nobody waits for it."""
+        with self._changed:
+            if cache not in self._sessions:
+                return False
+        try:
+            if job.begin(self._engine):
+                return True
+        except Exception as error:  # noqa: BLE001 - handed to the one who sent this forward
+            job.fail(error)
+        self._end_job(cache, job)
+        return False
+
+    def _make_room(self, cache: SessionCache, end: int) -> Iterator[SessionCache]:
+        """Take memory for a session; yields those that lose their place for it, maybe itself."""
+        while not self._engine.reserve(cache, end):
+            with self._changed:
+                standings = [session.standing for session in self._sessions.values()]
+            now = time.monotonic()
+            victim = longest_idle(standings, now, self._limits.evict_idle_s)
+            why = "idle" if victim is not None else "pressure"
+            victim = victim or gives_way(standings, cache)
+            self._evict(victim, why)
+            yield victim
 
     def _outcomes(self, batch: Sequence[Work]) -> Iterator[Outcome]:
         """The engine's outcomes; whatever happens to it, one for each work."""
@@ -230,41 +379,49 @@ class Scheduler:
         for _ in range(left):
             yield fault
 
-    def _decode(self, job: _Job) -> Work:
-        forward = job.forward
-        hidden = codecs.decode(
-            forward.payload,
-            forward.codec,
-            forward.tokens,
-            self._engine.width,
-            scaled=forward.scaled,
-            dtype=self._engine.dtype,
-            device=self._engine.device,
-        )
-        return Work(job.session, forward.start, hidden, forward.reply)
-
-    def _deliver(self, job: _Job, outcome: Outcome) -> None:
+    def _settle(self, job: Job, work: Work, outcome: Outcome) -> None:
+        """Give a job what the engine has for it, and its future the reply once it is whole."""
         if isinstance(outcome, Exception):
-            job.future.set_exception(outcome)
+            job.fail(outcome)
+            return
+        job.add(outcome, len(work.hidden))
+        if job.left:
             return
         try:
-            encoded = codecs.encode(outcome.hidden, job.forward.codec, outcome.largest)
+            job.succeed()
         except Exception as error:  # noqa: BLE001 - handed to the one who sent this forward
-            job.future.set_exception(self._revert(job.session) or error)
-        else:
-            job.future.set_result(Reply(encoded, outcome.micros))
+            job.fail(self._revert(job) or error)
 
-    def _revert(self, session: SessionCache) -> Exception | None:
-        """Take back the session's last work; the fault that keeps it from being taken back."""
+    def _revert(self, job: Job) -> Exception | None:
+        """Take back the session's last forward; the fault that keeps it from being taken back."""
         try:
-            self._engine.revert(session)
+            self._engine.revert(job.session)
         except Exception as error:
-            _logger.exception("the engine could not take a work back")
+            _logger.exception("the engine could not take a forward back")
             return error
         return None
 
+    def _end_turns(self, caches: Sequence[SessionCache], now: float) -> None:
+        """Those who had a turn go to the end of the line, or leave it where nothing waits."""
+        with self._changed:
+            for cache in caches:
+                session = self._sessions.get(cache)
+                if session is None:
+                    continue
+                session.standing.idle_since = now
+                if session.jobs and session.jobs[0].future.done():
+                    session.jobs.popleft()
+                self._requeue(cache, session)
 
-def _fail(future: Future[Any], error: Exception) -> None:
-    """Give a future its error, unless it is done or canceled."""
-    if future.running() or (not future.done() and future.set_running_or_notify_cancel()):
-        future.set_exception(error)
+    def _end_job(self, cache: SessionCache, job: Job) -> None:
+        with self._changed:
+            session = self._sessions.get(cache)
+            if session is not None and session.jobs and session.jobs[0] is job:
+                session.jobs.popleft()
+                self._requeue(cache, session)
+
+    def _requeue(self, cache: SessionCache, session: _Session) -> None:
+        session.standing.busy = bool(session.jobs)
+        self._turns.pop(cache, None)
+        if session.jobs:
+            self._turns[cache] = None

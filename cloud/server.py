@@ -17,10 +17,10 @@ from websockets.datastructures import MultipleValuesError
 from websockets.http11 import Request, Response
 
 from cloud.connection import Connection, Limits, Service
-from cloud.engine import RETRY_AFTER_S, Engine
+from cloud.engine import Engine
 from cloud.listener import url_of
-from cloud.scheduler import Scheduler
-from cloud.sessions import OpenSessions
+from cloud.pacing import Pacing
+from cloud.scheduler import Scheduler, Waiting
 from lambda_split import __version__
 from lambda_split.errors import InternalError
 from lambda_split.wire.handshake import ServerOffer
@@ -31,6 +31,7 @@ __all__ = ["serve"]
 _logger = logging.getLogger(__name__)
 _PING_S = 20  # a device that vanished without a word is noticed after one or two of these
 _SCHEME = "Bearer "
+_RETRY_AFTER_S = 10
 
 
 @contextlib.asynccontextmanager
@@ -40,6 +41,8 @@ async def serve(
     listener: socket.socket,
     *,
     limits: Limits | None = None,
+    pacing: Pacing | None = None,
+    waiting: Waiting | None = None,
     token: str | None = None,
     on_fault: Callable[[InternalError], None] | None = None,
 ) -> AsyncIterator[str]:
@@ -53,6 +56,8 @@ async def serve(
         offer: What the handshake compares with.
         listener: A bound socket; closed at the end.
         limits: What one connection may ask; the defaults where None.
+        pacing: How steps are filled; the defaults where None.
+        waiting: How much may wait; the defaults where None.
         token: The bearer token that the upgrade request must have; None lets everyone in.
         on_fault: Called in the event loop when the engine's thread has died of a fault: nothing can
             be served any more, so leave the block.
@@ -61,8 +66,8 @@ async def serve(
         The URL to connect to.
     """
     limits = limits or Limits()
-    scheduler = Scheduler(engine)
-    service = Service(offer, scheduler, OpenSessions(scheduler, limits.evict_idle_s), limits)
+    scheduler = Scheduler(engine, pacing=pacing, waiting=waiting)
+    service = Service(offer, scheduler, limits)
 
     async def handle(connection: ServerConnection) -> None:
         await Connection(connection, service).run()
@@ -126,7 +131,7 @@ def _gate(
         if len(connection.server.connections) >= max_connections:
             _logger.warning("refused a connection: %d are open", max_connections)
             response = connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "try again later\n")
-            response.headers["Retry-After"] = str(RETRY_AFTER_S)
+            response.headers["Retry-After"] = str(_RETRY_AFTER_S)
             return response
         return None
 

@@ -1,89 +1,54 @@
-"""The open sessions, and which of them makes room for a new one.
-
-A device may stay connected for as long as it likes. Where there is no room for another session, the
-one that has been idle longest loses its place: its device loses nothing, since it reconnects and
-replays by itself when it goes on.
-"""
+"""A connection's session: its place in the engine, and the news that it has lost it."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import time
 from dataclasses import dataclass, field
 
 from cloud.engine import SessionCache
 from cloud.scheduler import Scheduler
-from lambda_split.errors import CapacityRefused
+from lambda_split.wire.handshake import Accepted
 
-__all__ = ["OpenSession", "OpenSessions"]
-
-_logger = logging.getLogger(__name__)
+__all__ = ["OpenSession", "open_session"]
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class OpenSession:
     """A session that holds memory.
 
     Attributes:
         cache: Its place in the engine.
-        in_flight: Forwards that have come and are not answered yet.
-        idle_since: When the last one was answered, in seconds of the monotonic clock.
         evicted: Set when it has lost its place.
     """
 
     cache: SessionCache
-    in_flight: int = 0
-    idle_since: float = field(default_factory=time.monotonic)
     evicted: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def answered(self) -> None:
-        """One of the forwards in flight has its answer."""
-        self.in_flight -= 1
-        self.idle_since = time.monotonic()
 
-
-class OpenSessions:
-    """The sessions of one server. Used in the event loop only.
+async def open_session(
+    scheduler: Scheduler, accepted: Accepted, replay_positions: int = 0
+) -> OpenSession:
+    """Open a session, if need be in the place of one that is idle; see :meth:`Scheduler.open`.
 
     Args:
-        scheduler: Opens and closes their caches.
-        evict_idle_s: Seconds for which a session must have been idle to lose its place.
+        scheduler: Of the server.
+        accepted: What the handshake agreed on.
+        replay_positions: Positions that the device says it will replay.
+
+    Raises:
+        CapacityRefused: there is no room, and nobody has been idle for long enough.
     """
+    loop = asyncio.get_running_loop()
+    evicted = asyncio.Event()
+    cache = await scheduler.open(
+        accepted.layers,
+        accepted.max_positions,
+        expected=min(replay_positions, accepted.max_positions),
+        on_evicted=lambda: _set(loop, evicted),
+    )
+    return OpenSession(cache, evicted)
 
-    def __init__(self, scheduler: Scheduler, evict_idle_s: float) -> None:
-        self._scheduler = scheduler
-        self._evict_idle_s = evict_idle_s
-        self._open: set[OpenSession] = set()
 
-    async def open(self, layers: range, max_positions: int) -> OpenSession:
-        """Open a session, if need be in the place of others; see :meth:`Engine.open`.
-
-        Raises:
-            CapacityRefused: there is no room, and nobody has been idle for long enough.
-        """
-        while True:
-            try:
-                cache = await self._scheduler.open(layers, max_positions)
-            except CapacityRefused:
-                if not self._evict_one():
-                    raise
-            else:
-                session = OpenSession(cache)
-                self._open.add(session)
-                return session
-
-    def close(self, session: OpenSession) -> None:
-        """Free a session's memory; closing twice is harmless."""
-        self._open.discard(session)
-        self._scheduler.close(session.cache)
-
-    def _evict_one(self) -> bool:
-        idle = [session for session in self._open if session.in_flight == 0]
-        longest = min(idle, key=lambda session: session.idle_since, default=None)
-        if longest is None or time.monotonic() - longest.idle_since < self._evict_idle_s:
-            return False
-        _logger.info("the session that is idle longest makes room for another")
-        longest.evicted.set()
-        self.close(longest)
-        return True
+def _set(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(event.set)

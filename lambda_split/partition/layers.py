@@ -56,6 +56,7 @@ class LayerStack(nn.Module):
         cache: KVCache | None,
         masks: Masks,
         layers: range | None = None,
+        **attention_arguments: object,
     ) -> torch.Tensor:
         """Run the layers, or a part of them.
 
@@ -65,6 +66,7 @@ class LayerStack(nn.Module):
             cache: Where keys and values go; None to attend to the chunk alone.
             masks: What each kind of layer may attend to.
             layers: A sub-range of the layers held; all by default.
+            **attention_arguments: Handed to the attention function as they are.
 
         Returns:
             Hidden states (B, T, W), dtype as ``hidden``.
@@ -88,6 +90,7 @@ class LayerStack(nn.Module):
                 attention_mask=masks.sliding if is_sliding else masks.full,
                 past_key_values=cache,
                 **arguments[is_sliding],
+                **attention_arguments,
             )
         return hidden
 

@@ -5,9 +5,14 @@ import time
 import pytest
 import torch
 
+from cloud.engine import required_attention
 from lambda_split.partition import load_trunk, open_checkpoint
 from tests.cloud.serving import LAYERS, Model
 from tests.tiny_models import save_tiny
+
+
+def served_trunk(checkpoint):
+    return load_trunk(checkpoint, LAYERS, attention=required_attention())
 
 
 @pytest.fixture(scope="session")
@@ -16,13 +21,14 @@ def model(tmp_path_factory) -> Model:
     folder = tmp_path_factory.mktemp("cloud") / "llama"
     save_tiny("llama", folder)
     checkpoint = open_checkpoint(str(folder))
-    return Model(folder, checkpoint, load_trunk(checkpoint, LAYERS))
+    reference = load_trunk(checkpoint, LAYERS)
+    return Model(folder, checkpoint, reference, served_trunk(checkpoint))
 
 
 @pytest.fixture
 def slow(model):
     """A trunk that takes a fifth of a second for each of its four layers."""
-    trunk = load_trunk(model.checkpoint, LAYERS)
+    trunk = served_trunk(model.checkpoint)
 
     def delay(module, args):
         time.sleep(0.2)
@@ -35,13 +41,13 @@ def slow(model):
 @pytest.fixture
 def fragile(model):
     """A trunk that gives NaN, or raises, for marked input: a model's own faults, on demand."""
-    trunk = load_trunk(model.checkpoint, LAYERS)
+    trunk = served_trunk(model.checkpoint)
 
     def poison(module, args, output):
-        mark = float(args[0][0, -1, 0])
-        if mark > 1e30:
+        marks = args[0][0, :, 0]  # of each row
+        if (marks > 1e30).any():
             raise RuntimeError("a kernel failed")
-        return output * float("nan") if mark > 1e20 else output
+        return torch.where((marks > 1e20)[None, :, None], float("nan"), output)
 
     trunk.stack.layers[-1].register_forward_hook(poison)
     return trunk

@@ -33,7 +33,7 @@ class Observed:
 
     def __init__(self, engine):
         self.engine = engine
-        self.width, self.dtype, self.device = engine.width, engine.dtype, engine.device
+        self.width, self.dtype = engine.width, engine.dtype
         self.steps = []
         self.events = []
         self.step_fault = None
@@ -42,10 +42,13 @@ class Observed:
         self.gate = threading.Event()
         self.entered = threading.Event()
 
-    def open(self, layers, max_positions):
+    def open(self, layers, max_positions, expected=0):
         self.threads.add(threading.current_thread())
         self.events.append("open")
-        return self.engine.open(layers, max_positions)
+        return self.engine.open(layers, max_positions, expected)
+
+    def reserve(self, session, end):
+        return self.engine.reserve(session, end)
 
     def step(self, batch):
         self.threads.add(threading.current_thread())
@@ -73,12 +76,12 @@ class Observed:
         self.engine.close(session)
 
 
-def scheduled(model, scenario, *, hold=False, **settings):
+def scheduled(model, scenario, *, hold=False, pacing=None, waiting=None, **settings):
     async def body():
         engine = Observed(model.engine(**settings))
         if not hold:
             engine.gate.set()
-        scheduler = Scheduler(engine)
+        scheduler = Scheduler(engine, pacing=pacing, waiting=waiting)
         scheduler.start()
         try:
             return await scenario(scheduler, engine)

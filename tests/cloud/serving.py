@@ -11,7 +11,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from cloud.connection import Limits
-from cloud.engine import SequentialEngine
+from cloud.engine import BatchingEngine, KVGeometry, KVPool
 from cloud.listener import bind
 from cloud.server import serve
 from lambda_split.errors import LambdaSplitError
@@ -25,6 +25,7 @@ from lambda_split.wire.session import DeviceSession, Rejected
 LAYERS = range(1, 5)
 WIDTH = 64
 POSITIONS = 96
+BLOCK_POSITIONS = 16
 LIMITS = Limits(max_chunk_tokens=80, max_in_flight=4, handshake_s=5, drain_s=2.0, goodbye_s=1.0)
 
 
@@ -32,7 +33,8 @@ LIMITS = Limits(max_chunk_tokens=80, max_in_flight=4, handshake_s=5, drain_s=2.0
 class Model:
     folder: pathlib.Path
     checkpoint: Checkpoint
-    trunk: Trunk
+    trunk: Trunk  # with the library's own attention: the reference
+    served: Trunk  # the same weights, as the engine wants them
 
     def hello(self, **changes) -> Hello:
         wanted = {
@@ -60,26 +62,39 @@ class Model:
         )
 
     def engine(
-        self, *, max_sessions=16, trunk=None, dtype=torch.float32, kv_memory=None
-    ) -> SequentialEngine:
-        return SequentialEngine(
-            trunk or self.trunk,
-            width=WIDTH,
-            dtype=dtype,
-            device=torch.device("cpu"),
-            max_sessions=max_sessions,
-            kv_memory=kv_memory,
+        self, *, max_sessions=16, trunk=None, dtype=torch.float32, blocks=None
+    ) -> BatchingEngine:
+        """An engine over a pool of ``blocks`` blocks; by default one in which all fit."""
+        geometry = KVGeometry(
+            layers=LAYERS,
+            kv_heads=self.checkpoint.kv_heads,
+            head_dim=self.checkpoint.head_dim,
+            dtype=torch.float32,
+            devices=[torch.device("cpu")],
+        )
+        lane = -(-POSITIONS // BLOCK_POSITIONS)
+        pool = KVPool(
+            geometry,
+            block_positions=BLOCK_POSITIONS,
+            blocks=max_sessions * lane if blocks is None else blocks,
+            lane=lane,
+        )
+        return BatchingEngine(
+            trunk or self.served, width=WIDTH, dtype=dtype, pool=pool, max_sessions=max_sessions
         )
 
 
 @contextlib.asynccontextmanager
-async def serving(model, *, engine=None, limits=LIMITS, token=None, offer=None, on_fault=None):
+async def serving(
+    model, *, engine=None, limits=LIMITS, waiting=None, token=None, offer=None, on_fault=None
+):
     listener = bind("127.0.0.1", 0)
     async with serve(
         engine or model.engine(),
         offer or model.offer(),
         listener,
         limits=limits,
+        waiting=waiting,
         token=token,
         on_fault=on_fault,
     ) as url:
@@ -161,6 +176,12 @@ class Reference:
     def _through_the_wire(self, hidden):
         encoded = codecs.encode(np.ascontiguousarray(hidden), self.codec)
         return codecs.decode(encoded.payload, self.codec, len(hidden), WIDTH, scaled=encoded.scaled)
+
+
+def same(found, wanted, tolerance=1e-5) -> bool:
+    """Equal but for rounding: rows that are computed together are rounded differently."""
+    scale = np.abs(np.asarray(wanted)).max(initial=1e-30)
+    return bool(np.abs(np.asarray(found) - np.asarray(wanted)).max(initial=0) <= tolerance * scale)
 
 
 def hidden_states(tokens, seed=0):

@@ -10,13 +10,13 @@ import torch
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from cloud.engine import KVMemory, SessionCache
 from cloud.loading import TrunkSettings, load_service
+from cloud.scheduler import Waiting
 from lambda_split.errors import CapacityRefused, SessionEvicted, UsageError
-from lambda_split.partition import GrowingKVCache
 from lambda_split.split import Split
 from lambda_split.wire.messages import MAX_MESSAGE_BYTES
 from tests.cloud.serving import (
+    BLOCK_POSITIONS,
     LAYERS,
     LIMITS,
     POSITIONS,
@@ -25,6 +25,7 @@ from tests.cloud.serving import (
     Reference,
     hidden_states,
     run,
+    same,
     serving,
 )
 
@@ -39,11 +40,11 @@ async def refusal(url, hello):
 
 
 def test_the_session_idle_longest_makes_room_and_can_be_replayed(model):
-    limits = dataclasses.replace(LIMITS, evict_idle_s=0.0)
+    waiting = Waiting(evict_idle_s=0.0)
 
     async def scenario():
         async with (
-            serving(model, engine=model.engine(max_sessions=2), limits=limits) as url,
+            serving(model, engine=model.engine(max_sessions=2), waiting=waiting) as url,
             Device.connected(url, model.hello()) as first,
             Device.connected(url, model.hello()) as second,
         ):
@@ -62,7 +63,7 @@ def test_the_session_idle_longest_makes_room_and_can_be_replayed(model):
     for seed, found in (((1, 4), kept), ((2, 5), replayed)):
         reference = Reference(model.trunk)
         reference.forward(0, hidden_states(3, seed[0]))
-        assert (found == reference.forward(3, hidden_states(2, seed[1]))).all()
+        assert same(found, reference.forward(3, hidden_states(2, seed[1])))
 
 
 def test_a_session_that_was_active_lately_keeps_its_place(model):
@@ -79,12 +80,12 @@ def test_a_session_that_was_active_lately_keeps_its_place(model):
 
 
 def test_a_session_that_waits_for_a_reply_is_not_idle(model, slow):
-    limits = dataclasses.replace(LIMITS, evict_idle_s=0.0)
+    waiting = Waiting(evict_idle_s=0.0)
 
     async def scenario():
         engine = model.engine(max_sessions=1, trunk=slow)
         async with (
-            serving(model, engine=engine, limits=limits) as url,
+            serving(model, engine=engine, waiting=waiting) as url,
             Device.connected(url, model.hello()) as device,
         ):
             await device.send(0, hidden_states(2))
@@ -126,24 +127,21 @@ def test_before_the_welcome_only_short_messages_are_read(model):
     assert run(scenario()) == 1009
 
 
-def test_memory_for_keys_and_values_bounds_all_sessions_together(model):
-    session_bytes = POSITIONS * len(LAYERS) * POSITION_BYTES
-    engine = model.engine(kv_memory=KVMemory(2 * session_bytes, POSITION_BYTES))
-    sessions = [engine.open(LAYERS, POSITIONS) for _ in range(2)]
+def test_blocks_are_taken_as_a_session_grows_and_come_back(model):
+    engine = model.engine(blocks=7)
+    first, second = engine.open(LAYERS, POSITIONS), engine.open(LAYERS, POSITIONS)
+    assert engine.pool_use.used_blocks == 2  # room for a first position each
+    assert engine.reserve(first, 5 * BLOCK_POSITIONS)
+    assert not engine.reserve(second, 2 * BLOCK_POSITIONS + 1)
+    assert engine.reserve(second, 2 * BLOCK_POSITIONS)
     with pytest.raises(CapacityRefused, match="memory"):
-        engine.open(LAYERS[:1], 1)
-    engine.close(sessions[0])
-    engine.open(LAYERS[:2], POSITIONS)
-    engine.open(LAYERS[2:], POSITIONS)
-    with pytest.raises(CapacityRefused, match="memory"):
-        engine.open(LAYERS[:1], 1)
-
-
-def test_what_a_session_counts_is_what_its_cache_holds_when_full(model):
-    cache = GrowingKVCache(POSITIONS, LAYERS)
-    model.trunk(torch.zeros(1, POSITIONS, WIDTH), torch.arange(POSITIONS)[None], cache, LAYERS)
-    memory = KVMemory(1, POSITION_BYTES)
-    assert memory.bytes_of(SessionCache(LAYERS, POSITIONS)) == cache.nbytes
+        engine.open(LAYERS, POSITIONS)
+    engine.close(first)
+    assert engine.pool_use.used_blocks == 2
+    with pytest.raises(CapacityRefused, match="memory"):  # it says that it will replay too many
+        engine.open(LAYERS, POSITIONS, expected=5 * BLOCK_POSITIONS)
+    engine.open(LAYERS, POSITIONS, expected=5 * BLOCK_POSITIONS - 1)
+    assert engine.pool_use.used_blocks == 7
 
 
 @pytest.mark.parametrize(("missing", "fits"), [(0, True), (1, False)])

@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import torch
 
@@ -26,7 +25,7 @@ from lambda_split.errors import (
 )
 from lambda_split.partition import load_trunk
 from lambda_split.wire.frames import Codec
-from tests.cloud.serving import LAYERS, Device, Reference, hidden_states
+from tests.cloud.serving import LAYERS, Device, Reference, hidden_states, same
 from tests.cloud.serving import run as run_async
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -87,7 +86,8 @@ def test_it_says_where_it_listens_serves_and_ends_cleanly(model, tmp_path, numbe
     assert rest == ""  # one line on stdout, no more
     assert (type(error), code) == (ServerDraining, 1001)
     wanted = Reference(bf16, codec=Codec.FP32, dtype=torch.bfloat16)
-    np.testing.assert_array_equal(found, wanted.forward(0, hidden_states(5)))
+    # The reference keeps its keys in bfloat16, the server on a CPU in float32.
+    assert same(found, wanted.forward(0, hidden_states(5)), tolerance=0.03)
     assert "Traceback" not in log
     assert "layers 1 to 4 of 6, bfloat16 on cpu" in log
     assert "s3cret" not in log

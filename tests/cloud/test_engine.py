@@ -1,10 +1,9 @@
-"""The sequential engine and its caches, without a server."""
+"""The batching engine, without a server."""
 
 import pytest
 import torch
 
 from cloud.engine import Result, Work
-from cloud.kv import RevertibleKVCache
 from lambda_split.errors import (
     CapacityRefused,
     NonFinite,
@@ -12,7 +11,7 @@ from lambda_split.errors import (
     ServerDraining,
     SplitImpossible,
 )
-from tests.cloud.serving import LAYERS, POSITIONS, Reference, hidden_states, marked
+from tests.cloud.serving import LAYERS, POSITIONS, Reference, hidden_states, marked, same
 
 
 def tensor(tokens, seed=0):
@@ -39,7 +38,7 @@ def test_a_step_gives_each_session_its_own_result(model):
         reference = Reference(model.trunk)
         for start, tokens in ((0, 7), (7, 1), (3, 2)):
             wanted = reference.forward(start, hidden_states(tokens, 10 * index + start), reply=1)
-        assert torch.equal(outcome.hidden, torch.from_numpy(wanted))
+        assert same(outcome.hidden, wanted)
 
 
 def test_a_fault_in_one_work_does_not_touch_the_others(model, fragile):
@@ -57,7 +56,7 @@ def test_a_fault_in_one_work_does_not_touch_the_others(model, fragile):
     for seed, outcome in ((1, outcomes[0]), (2, outcomes[3])):
         assert isinstance(outcome, Result)
         wanted = Reference(model.trunk).forward(0, hidden_states(3, seed))
-        assert torch.equal(outcome.hidden, torch.from_numpy(wanted))
+        assert same(outcome.hidden, wanted)
 
 
 def test_a_gap_is_rejected_by_what_the_cache_holds(model):
@@ -79,7 +78,7 @@ def test_a_failed_work_leaves_the_cache_as_it_was(model, fragile, start, mark):
     found = one(engine, session, 9, tensor(2, 1))
     reference = Reference(model.trunk)
     reference.forward(0, hidden_states(9))
-    assert torch.equal(found.hidden, torch.from_numpy(reference.forward(9, hidden_states(2, 1))))
+    assert same(found.hidden, reference.forward(9, hidden_states(2, 1)))
 
 
 def test_a_work_that_was_done_can_be_taken_back(model):
@@ -91,7 +90,7 @@ def test_a_work_that_was_done_can_be_taken_back(model):
     found = one(engine, session, 9, tensor(2, 1))
     reference = Reference(model.trunk)
     reference.forward(0, hidden_states(9))
-    assert torch.equal(found.hidden, torch.from_numpy(reference.forward(9, hidden_states(2, 1))))
+    assert same(found.hidden, reference.forward(9, hidden_states(2, 1)))
 
 
 def test_a_full_engine_refuses_until_a_session_is_closed(model):
@@ -108,27 +107,6 @@ def test_a_full_engine_refuses_until_a_session_is_closed(model):
 def test_layers_that_are_not_loaded_are_refused(model, layers):
     with pytest.raises(SplitImpossible):
         model.engine().open(layers, POSITIONS)
-
-
-def test_reverting_restores_positions_that_a_growing_chunk_overwrote():
-    cache = RevertibleKVCache(2000, range(2))
-
-    def append(tokens, fill):
-        for layer in range(2):
-            chunk = torch.full((1, 2, tokens, 4), float(fill))
-            keys, values = cache.update(chunk, -chunk, layer)
-        return keys, values
-
-    cache.begin(0)
-    append(250, 1)
-    cache.begin(100)
-    append(300, 2)  # rewrites 150 positions, and the buffers are replaced by longer ones
-    cache.revert()
-    assert cache.length == 250
-    cache.begin(250)
-    keys, values = append(1, 3)
-    assert torch.equal(keys[0, 0, :, 0], torch.tensor([1.0] * 250 + [3.0]))
-    assert torch.equal(values, -keys)
 
 
 def test_an_interrupted_engine_fails_its_works_and_leaves_caches_as_they_were(model):

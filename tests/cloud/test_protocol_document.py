@@ -5,6 +5,7 @@ import pathlib
 import pytest
 
 from cloud.connection import Limits, close_code
+from cloud.scheduler import Waiting
 from lambda_split.errors import (
     CapacityRefused,
     FrameVersion,
@@ -22,7 +23,7 @@ def test_defaults_are_those_of_the_code():
     assert f"`max_chunk_tokens` ({limits.max_chunk_tokens} by default)" in DOCUMENT
     assert f"`max_in_flight` ({limits.max_in_flight} by default)" in DOCUMENT
     assert f"| time until the hello | {limits.handshake_s} s |" in DOCUMENT
-    assert f"may lose its place to another | {limits.evict_idle_s:g} s |" in DOCUMENT
+    assert f"may lose its place to another | {Waiting().evict_idle_s:g} s |" in DOCUMENT
     assert f"before the welcome, before it is read | {MAX_MESSAGE_BYTES} bytes" in DOCUMENT
     assert limits.max_message_bytes(4096) == 28 + 512 * (4096 * 4 + 1)
     assert limits.max_message_bytes(1) == 16384

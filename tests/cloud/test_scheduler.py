@@ -5,12 +5,13 @@ import threading
 
 import pytest
 
+from cloud.pacing import Pacing
+from cloud.scheduler import Waiting
 from lambda_split.errors import CapacityRefused, NonFinite, PositionGap, SessionEvicted
-from lambda_split.partition import load_trunk
 from lambda_split.wire import codecs
 from lambda_split.wire.frames import Codec, Frame, FrameKind
 from tests.cloud.scheduling import as_array, forward, scheduled
-from tests.cloud.serving import LAYERS, POSITIONS, WIDTH, Reference, hidden_states
+from tests.cloud.serving import LAYERS, POSITIONS, WIDTH, Reference, hidden_states, marked, same
 
 
 def test_a_step_takes_the_oldest_forward_of_each_session(model):
@@ -33,7 +34,7 @@ def test_a_step_takes_the_oldest_forward_of_each_session(model):
     steps, (a, b, c) = scheduled(model, scenario, hold=True)
     assert steps == [
         [(a, 0)],
-        [(b, 0), (a, 2), (c, 0)],
+        [(b, 0), (c, 0), (a, 2)],
         [(b, 1), (a, 3)],
         [(b, 2)],
     ]
@@ -71,8 +72,8 @@ def test_exceptions_reach_their_own_waiter_only(model):
     assert isinstance(gap, PositionGap)
     assert isinstance(nan, NonFinite)
     reference = Reference(model.trunk)
-    assert (as_array(first, 3) == reference.forward(0, hidden_states(3, 1))).all()
-    assert (as_array(second, 2) == reference.forward(3, hidden_states(2, 2))).all()
+    assert same(as_array(first, 3), reference.forward(0, hidden_states(3, 1)))
+    assert same(as_array(second, 2), reference.forward(3, hidden_states(2, 2)))
 
 
 def test_opening_beyond_capacity_is_refused_in_the_caller(model):
@@ -124,36 +125,133 @@ def test_an_open_that_nobody_waits_for_any_more_is_closed_again(model):
     scheduled(model, scenario, hold=True)
 
 
-def test_sessions_open_and_close_between_the_works_of_a_step(model):
-    trunk = load_trunk(model.checkpoint, LAYERS)
-    in_second_work, go_on = threading.Event(), threading.Event()
-    works = []
-
-    def hold(module, args):
-        works.append(args)
-        if len(works) == 2:
-            in_second_work.set()
-            assert go_on.wait(10)
-
-    trunk.stack.layers[0].register_forward_pre_hook(hold)
-
+def test_sessions_open_and_close_between_the_steps_of_a_prompt(model):
     async def scenario(scheduler, engine):
-        first, a, b, c = [await scheduler.open(LAYERS, POSITIONS) for _ in range(4)]
-        forwards = [scheduler.submit(first, forward(0, hidden_states(1)))]
+        a, b = [await scheduler.open(LAYERS, POSITIONS) for _ in range(2)]
+        prompt = scheduler.submit(a, forward(0, hidden_states(60)))
         await asyncio.to_thread(engine.entered.wait)
-        forwards += [scheduler.submit(each, forward(0, hidden_states(1))) for each in (a, b, c)]
-        engine.gate.set()
-        await asyncio.to_thread(in_second_work.wait)
         engine.events.clear()
         scheduler.close(b)
         opening = asyncio.ensure_future(scheduler.open(LAYERS, POSITIONS))
         await asyncio.sleep(0)
-        go_on.set()
-        outcomes = await asyncio.gather(*forwards, opening, return_exceptions=True)
-        return engine.steps, engine.events, outcomes
+        engine.gate.set()
+        await asyncio.gather(prompt, opening)
+        return engine.steps, engine.events
 
-    steps, events, outcomes = scheduled(model, scenario, hold=True, trunk=trunk, max_sessions=4)
-    assert [len(step) for step in steps] == [1, 3]
+    pacing = Pacing(step_tokens=20)
+    steps, events = scheduled(model, scenario, hold=True, max_sessions=2, pacing=pacing)
+    assert [start for ((_, start),) in steps] == [0, 20, 40]
     assert events == ["outcome", "close", "open", "outcome", "outcome"]
-    assert len(works) == 3  # the closed session's was not run
-    assert isinstance(outcomes[2], SessionEvicted)
+
+
+def test_a_prompt_in_pieces_gives_what_it_gives_whole(model):
+    async def scenario(scheduler, engine):
+        session = await scheduler.open(LAYERS, POSITIONS)
+        answers = [
+            scheduler.submit(session, forward(0, hidden_states(50, 1), reply=45)),
+            scheduler.submit(session, forward(30, hidden_states(40, 2), reply=1)),
+            scheduler.submit(session, forward(70, hidden_states(3, 3), reply=3)),
+        ]
+        return await asyncio.gather(*answers)
+
+    pacing = Pacing(step_tokens=7, short_tokens=4)
+    found = scheduled(model, scenario, pacing=pacing)
+    reference = Reference(model.trunk)
+    for reply, (start, tokens, wanted) in zip(
+        found, [(0, 50, 45), (30, 40, 1), (70, 3, 3)], strict=True
+    ):
+        seed = {0: 1, 30: 2, 70: 3}[start]
+        expected = reference.forward(start, hidden_states(tokens, seed), reply=wanted)
+        assert same(as_array(reply, wanted), expected)
+
+
+def test_a_prompt_that_fails_in_its_last_piece_is_taken_back_whole(model, fragile):
+    async def scenario(scheduler, engine):
+        session = await scheduler.open(LAYERS, POSITIONS)
+        first = scheduler.submit(session, forward(0, hidden_states(20, 1)))
+        await first
+        failing = scheduler.submit(session, forward(5, marked(40, 1e25)))
+        with pytest.raises(NonFinite):
+            await failing
+        return await scheduler.submit(session, forward(20, hidden_states(2, 3)))
+
+    found = scheduled(model, scenario, trunk=fragile, pacing=Pacing(step_tokens=8, short_tokens=4))
+    reference = Reference(model.trunk)
+    reference.forward(0, hidden_states(20, 1))
+    assert same(as_array(found, 2), reference.forward(20, hidden_states(2, 3)))
+
+
+def test_a_prompt_waits_for_no_other_and_decoding_for_none(model):
+    async def scenario(scheduler, engine):
+        greedy, other, decoder = [await scheduler.open(LAYERS, POSITIONS) for _ in range(3)]
+        blocker = scheduler.submit(decoder, forward(0, hidden_states(1)))
+        await asyncio.to_thread(engine.entered.wait)
+        waiting = [
+            scheduler.submit(greedy, forward(0, hidden_states(30))),
+            scheduler.submit(greedy, forward(30, hidden_states(30))),
+            scheduler.submit(other, forward(0, hidden_states(30))),
+            scheduler.submit(decoder, forward(1, hidden_states(1))),
+        ]
+        engine.gate.set()
+        await asyncio.gather(blocker, *waiting)
+        names = {greedy: "greedy", other: "other", decoder: "decoder"}
+        return [[names[session] for session, _ in step] for step in engine.steps]
+
+    steps = scheduled(model, scenario, hold=True, pacing=Pacing(step_tokens=15, short_tokens=1))
+    assert steps[1][0] == "decoder"
+    prompts = [name for step in steps[1:] for name in step if name != "decoder"]
+    first_of_greedy_second = prompts.index("other")
+    assert first_of_greedy_second == 1  # in turn, although greedy came first and has more
+    assert prompts.count("greedy") >= 2 * prompts.count("other") - 1
+
+
+def test_under_pressure_the_last_one_admitted_gives_way_and_the_first_goes_on(model):
+    async def scenario(scheduler, engine):
+        evicted = []
+        first = await scheduler.open(LAYERS, POSITIONS)
+        second = await scheduler.open(LAYERS, POSITIONS, on_evicted=lambda: evicted.append("2"))
+        third = await scheduler.open(LAYERS, POSITIONS, on_evicted=lambda: evicted.append("3"))
+        for session in (first, second, third):
+            await scheduler.submit(session, forward(0, hidden_states(16)))
+        await scheduler.submit(first, forward(16, hidden_states(16)))  # a fourth block: all taken
+        with pytest.raises(SessionEvicted):  # the youngest itself wants more
+            await scheduler.submit(third, forward(16, hidden_states(1)))
+        assert evicted == ["3"]
+        await scheduler.submit(first, forward(32, hidden_states(32)))
+        assert evicted == ["3", "2"]
+        with pytest.raises(SessionEvicted):
+            await scheduler.submit(second, forward(16, hidden_states(1)))
+        return engine.engine.pool_use
+
+    use = scheduled(model, scenario, blocks=4)
+    assert (use.used_blocks, use.total_blocks) == (4, 4)
+
+
+def test_under_pressure_idle_sessions_go_first(model):
+    async def scenario(scheduler, engine):
+        evicted = []
+        await scheduler.open(LAYERS, POSITIONS, on_evicted=lambda: evicted.append("idle"))
+        young = await scheduler.open(LAYERS, POSITIONS, on_evicted=lambda: evicted.append("young"))
+        await scheduler.submit(young, forward(0, hidden_states(20)))
+        await scheduler.submit(young, forward(20, hidden_states(40)))
+        return evicted
+
+    waiting = Waiting(evict_idle_s=0.0)
+    assert scheduled(model, scenario, blocks=4, waiting=waiting) == ["idle"]
+
+
+def test_while_too_much_waits_nobody_is_let_in(model):
+    async def scenario(scheduler, engine):
+        session = await scheduler.open(LAYERS, POSITIONS)
+        running = scheduler.submit(session, forward(0, hidden_states(2)))
+        await asyncio.to_thread(engine.entered.wait)
+        waiting = scheduler.submit(session, forward(2, hidden_states(60)))
+        opening = asyncio.ensure_future(scheduler.open(LAYERS, POSITIONS))
+        await asyncio.sleep(0.01)
+        engine.gate.set()
+        with pytest.raises(CapacityRefused, match="60 positions are waiting"):
+            await opening
+        await asyncio.gather(running, waiting)
+        await scheduler.open(LAYERS, POSITIONS)
+
+    scheduled(model, scenario, hold=True, waiting=Waiting(max_positions=50))

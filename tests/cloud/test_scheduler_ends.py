@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from lambda_split.errors import InternalError, ServerDraining
-from lambda_split.partition import load_trunk
 from lambda_split.wire.frames import Codec
+from tests.cloud.conftest import served_trunk
 from tests.cloud.scheduling import Panic, as_array, forward, scheduled
 from tests.cloud.serving import LAYERS, POSITIONS, hidden_states
 
@@ -35,7 +35,7 @@ def test_stopping_finishes_the_step_and_sends_the_rest_away(model):
 
 
 def test_stopping_interrupts_a_step_that_takes_too_long(model):
-    trunk = load_trunk(model.checkpoint, LAYERS)
+    trunk = served_trunk(model.checkpoint)
     begun = []
     in_first_layer, go_on = threading.Event(), threading.Event()
 
@@ -82,7 +82,7 @@ def test_a_canceled_stop_still_ends_the_thread(model, slow):
 
 
 def test_a_fault_in_taking_a_work_back_is_that_work_s_error(model):
-    trunk = load_trunk(model.checkpoint, LAYERS)
+    trunk = served_trunk(model.checkpoint)
 
     def enlarge(module, args, output):
         return output + 3.4e38

@@ -1,0 +1,88 @@
+"""How much of the waiting prompts goes into one step: pure arithmetic on what steps have cost.
+
+A step that carries a piece of a prompt takes longer, and every session that is decoding waits for
+it. So a piece is only as long as lets the step take a stated multiple of a step without it; where
+nobody is decoding, as long as is efficient, bounded in seconds so that a newcomer need not wait.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Pace", "Pacing"]
+
+_FRESH = 0.2  # weight of the newest step in the running averages
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pacing:
+    """The rules of a step.
+
+    Attributes:
+        step_tokens: The most positions of prompts in one step.
+        short_tokens: A forward of at most so many positions is decoding (one token, or a few that
+            were speculated): it runs whole in the next step.
+        slowdown: A step with a piece of a prompt may take that much longer than one without.
+        lone_step_s: The longest step in seconds while nobody decodes.
+        decoding_s: For so long after its last short forward somebody counts as decoding.
+    """
+
+    step_tokens: int = 512
+    short_tokens: int = 16
+    slowdown: float = 2.0
+    lone_step_s: float = 0.25
+    decoding_s: float = 1.0
+
+
+class Pace:
+    """Learns what steps cost and says how many positions of prompts the next one takes."""
+
+    def __init__(self, pacing: Pacing) -> None:
+        self._pacing = pacing
+        self._decode_s: float | None = None  # a step without prompts
+        self._prompt_token_s: float | None = None  # what a position of a prompt adds
+        self._decoded_at: float | None = None
+
+    def is_short(self, tokens: int) -> bool:
+        """Whether a forward of so many positions runs whole."""
+        return tokens <= self._pacing.short_tokens
+
+    def prompt_tokens(self, now: float, *, decoding: bool) -> int:
+        """Positions of prompts for a step that begins now.
+
+        Args:
+            now: Seconds of a monotonic clock.
+            decoding: The step has short forwards in it.
+
+        Returns:
+            At least 1.
+        """
+        pacing = self._pacing
+        recently = self._decoded_at is not None and now - self._decoded_at < pacing.decoding_s
+        if decoding or recently:
+            if self._decode_s is None or self._prompt_token_s is None:
+                wanted = float(pacing.short_tokens)  # carefully, until both are known
+            else:
+                wanted = (pacing.slowdown - 1) * self._decode_s / self._prompt_token_s
+            return max(pacing.short_tokens // 2, min(int(wanted), pacing.step_tokens), 1)
+        if self._prompt_token_s is None:
+            return pacing.step_tokens
+        efficient = 4 * pacing.short_tokens
+        wanted = max(efficient, pacing.lone_step_s / self._prompt_token_s)
+        return max(1, min(int(wanted), pacing.step_tokens))
+
+    def ran(self, now: float, *, decode_tokens: int, prompt_tokens: int, seconds: float) -> None:
+        """Learn from a step that has ended."""
+        if decode_tokens:
+            self._decoded_at = now
+        if not prompt_tokens:
+            self._decode_s = _average(self._decode_s, seconds)
+            return
+        own = seconds - (self._decode_s or 0.0) if decode_tokens else seconds
+        # A step that was quicker than expected says little, but must not say nothing or less.
+        per_token = max(own, 0.05 * seconds) / prompt_tokens
+        self._prompt_token_s = _average(self._prompt_token_s, per_token)
+
+
+def _average(old: float | None, new: float) -> float:
+    return new if old is None else (1 - _FRESH) * old + _FRESH * new
