@@ -7,9 +7,12 @@ from cloud.engine import Result, Work
 from lambda_split.errors import (
     CapacityRefused,
     NonFinite,
+    PositionBeyondEnd,
     PositionGap,
     ServerDraining,
+    SessionEvicted,
     SplitImpossible,
+    UsageError,
 )
 from tests.cloud.serving import LAYERS, POSITIONS, Reference, hidden_states, marked, same
 
@@ -116,3 +119,38 @@ def test_an_interrupted_engine_fails_its_works_and_leaves_caches_as_they_were(mo
     engine.interrupt()
     assert isinstance(one(engine, session, 4, tensor(2)), ServerDraining)
     assert isinstance(one(engine, session, 10, tensor(2)), PositionGap)
+
+
+def test_a_trunk_with_another_attention_is_refused(model):
+    with pytest.raises(UsageError, match="required_attention"):
+        model.engine(trunk=model.trunk)
+
+
+def test_a_forward_beyond_the_end_changes_nothing(model):
+    engine = model.engine()
+    session = engine.open(LAYERS, 20)
+    one(engine, session, 0, tensor(9))
+    error = one(engine, session, 9, tensor(12))
+    assert isinstance(error, PositionBeyondEnd)
+    assert (error.end, error.max_positions) == (21, 20)
+    assert isinstance(one(engine, session, 9, tensor(11)), Result)
+
+
+def test_blocks_that_a_cut_left_over_come_back_with_the_next_forward(model):
+    engine = model.engine(blocks=6)
+    session = engine.open(LAYERS, POSITIONS)
+    assert engine.reserve(session, 80)
+    one(engine, session, 0, tensor(80))
+    one(engine, session, 10, tensor(1))  # could still be taken back
+    assert engine.pool_use.used_blocks == 5
+    one(engine, session, 11, tensor(1))
+    assert engine.pool_use.used_blocks == 1
+
+
+def test_a_closed_session_s_work_says_that_it_lost_its_place(model):
+    engine = model.engine()
+    session, other = engine.open(LAYERS, POSITIONS), engine.open(LAYERS, POSITIONS)
+    engine.close(session)
+    outcomes = list(engine.step([Work(session, 0, tensor(1), 1), Work(other, 0, tensor(1), 1)]))
+    assert isinstance(outcomes[0], SessionEvicted)
+    assert isinstance(outcomes[1], Result)
