@@ -9,8 +9,11 @@ from dataclasses import dataclass, fields
 import torch
 from tqdm import tqdm
 
-from cloud.engine import BatchingEngine, KVGeometry, required_attention
+from cloud.engine import BatchingEngine, KVGeometry, KVPool, required_attention
+from cloud.engine.graphs import Recorder, cuda_recorder
 from cloud.engine.kv_pool import kv_dtype
+from cloud.engine.paged import PagedAttention, best_attention, varlen_kernel
+from cloud.engine.ragged import Attend
 from cloud.memory import KVSettings, make_pool
 from lambda_split.errors import UsageError
 from lambda_split.partition import Checkpoint, load_trunk
@@ -95,6 +98,14 @@ class _ReportingCheckpoint(Checkpoint):
             yield named_tensor
 
 
+def _attention(checkpoint: Checkpoint, pool: KVPool) -> tuple[Attend, Recorder | None]:
+    """The fastest attention here, and what records steps where they can be recorded."""
+    attend = best_attention(pool, checkpoint.config.num_attention_heads, varlen_kernel())
+    capped = getattr(checkpoint.config, "attn_logit_softcapping", None) is not None
+    fixed = isinstance(attend, PagedAttention) and not capped
+    return attend, cuda_recorder if fixed else None
+
+
 def load_service(
     checkpoint: Checkpoint, settings: TrunkSettings
 ) -> tuple[BatchingEngine, ServerOffer]:
@@ -138,12 +149,16 @@ def load_service(
             block_positions=settings.block_positions,
         ),
     )
+    attend, record = _attention(checkpoint, pool)
     engine = BatchingEngine(
         trunk,
         width=checkpoint.hidden_size,
         dtype=settings.dtype,
         pool=pool,
         max_sessions=settings.max_sessions,
+        max_positions=max_positions,
+        attend=attend,
+        record=record,
     )
     offer = ServerOffer(
         fingerprint=checkpoint.fingerprint,

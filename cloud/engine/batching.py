@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import threading
 import time
@@ -13,6 +14,7 @@ import torch
 from cloud.codecs import largest_magnitudes
 from cloud.engine.attention import attend_by_session
 from cloud.engine.contract import Outcome, PoolUse, Result, SessionCache, Work
+from cloud.engine.graphs import DecodeGraphs, Recorder
 from cloud.engine.kv_pool import KVPool
 from cloud.engine.places import Place
 from cloud.engine.ragged import RAGGED, Attend, RaggedBatch, Segment, register
@@ -51,7 +53,10 @@ class BatchingEngine:
         dtype: The trunk's dtype.
         pool: The memory for keys and values.
         max_sessions: The most sessions at a time.
+        max_positions: The most positions of one.
         attend: The attention; session by session by default, which runs everywhere.
+        record: Records steps of one token for each session, see :mod:`cloud.engine.graphs`; they
+            run plainly where None. Wants an attention that makes the same calls in every step.
 
     Raises:
         UsageError: the trunk was loaded with another attention function.
@@ -65,7 +70,9 @@ class BatchingEngine:
         dtype: torch.dtype,
         pool: KVPool,
         max_sessions: int,
+        max_positions: int,
         attend: Attend = attend_by_session,
+        record: Recorder | None = None,
     ) -> None:
         if trunk.stack.config._attn_implementation != RAGGED:  # noqa: SLF001 - the library's name
             raise UsageError("the trunk must be loaded with attention=required_attention()")
@@ -76,9 +83,12 @@ class BatchingEngine:
         self._pool = pool
         self._device = pool.geometry.device_of(trunk.stack.numbers.start)
         self._max_sessions = max_sessions
+        self._max_positions = max_positions
         self._attend = attend
         self._places: dict[SessionCache, Place] = {}
         self._interrupted = threading.Event()
+        self._record = record
+        self._graphs: dict[range, DecodeGraphs] = {}
 
     def open(self, layers: range, max_positions: int, expected: int = 0) -> SessionCache:
         """See :meth:`Engine.open`."""
@@ -180,6 +190,9 @@ class BatchingEngine:
         self, works: Sequence[Work], slots: Sequence[torch.Tensor], hidden: torch.Tensor
     ) -> torch.Tensor:
         """All layers: (T, width) to (T, width)."""
+        recorded = self._replay(works, slots, hidden)
+        if recorded is not None:
+            return recorded
         starts = {work.session.layers.start for work in works}
         borders = sorted(starts | {work.session.layers.stop for work in works})
         # Between two borders, the same sessions are active in every layer.
@@ -192,22 +205,47 @@ class BatchingEngine:
             if not active:
                 continue
             chosen = [works[index] for index in active]
-            batch = self._batch(chosen, torch.cat([slots[index] for index in active]))
+            some_slots = torch.cat([slots[index] for index in active])
+            batch = self._batch(self._segments(chosen), some_slots)
+            positions = torch.cat([torch.arange(work.start, work.end) for work in chosen])
             layers = range(start, stop)
             if len(chosen) == len(works):
-                hidden = self._run_layers(chosen, hidden, batch, layers)
+                hidden = self._run_layers(hidden, positions, batch, layers)
             else:
                 rows = _rows(works, active).to(hidden.device)
-                some = self._run_layers(chosen, hidden[rows], batch, layers)
+                some = self._run_layers(hidden[rows], positions, batch, layers)
                 hidden = hidden.index_copy(0, rows, some)
         return hidden
 
-    def _batch(self, works: Sequence[Work], slots: torch.Tensor) -> RaggedBatch:
+    def _replay(
+        self, works: Sequence[Work], slots: Sequence[torch.Tensor], hidden: torch.Tensor
+    ) -> torch.Tensor | None:
+        """The same from a recording; None where there can be none."""
+        layers = works[0].session.layers
+        alike = all(len(work.hidden) == 1 and work.session.layers == layers for work in works)
+        if self._record is None or not alike:
+            return None
+        if layers not in self._graphs:
+            self._graphs[layers] = DecodeGraphs(
+                self._pool,
+                most_blocks=self._pool.blocks_for(self._max_positions),
+                make_batch=self._batch,
+                layers=functools.partial(self._run_layers, layers=layers),
+                record=self._record,
+            )
+        positions = torch.tensor([work.start for work in works])
+        segments = self._segments(works)
+        return self._graphs[layers].run(hidden, positions, torch.cat(list(slots)), segments)
+
+    def _segments(self, works: Sequence[Work]) -> list[Segment]:
         segments, first = [], 0
         for work in works:
             rows = range(first, first + len(work.hidden))
             first = rows.stop
             segments.append(Segment(rows, work.start, self._places[work.session].held))
+        return segments
+
+    def _batch(self, segments: Sequence[Segment], slots: torch.Tensor) -> RaggedBatch:
         return RaggedBatch(
             self._pool,
             segments,
@@ -218,9 +256,9 @@ class BatchingEngine:
         )
 
     def _run_layers(
-        self, works: Sequence[Work], hidden: torch.Tensor, batch: RaggedBatch, layers: range
+        self, hidden: torch.Tensor, positions: torch.Tensor, batch: RaggedBatch, layers: range
     ) -> torch.Tensor:
-        positions = torch.cat([torch.arange(work.start, work.end) for work in works])
+        """Consecutive layers: hidden (T, width), positions int64 (T,)."""
         out: torch.Tensor = self._stack(
             hidden[None],  # (T, W) -> (1, T, W)
             positions[None].to(hidden.device, non_blocking=True),  # (T,) -> (1, T)

@@ -63,10 +63,10 @@ class KVPool:
 
     Attributes:
         blocks: Who holds which block.
-        keys: For each layer (blocks × block_positions, kv_heads, head_dim). Position *p* of a
-            session is in slot ``held[p // block_positions] * block_positions + p %
+        keys: For each layer (all slots, kv_heads, head_dim). Position *p* of a session is in slot ``held[p // block_positions] * block_positions + p %
             block_positions``.
         values: As ``keys``.
+        spare_block: A block that no session ever holds, for rows that belong to nobody.
     """
 
     def __init__(
@@ -75,7 +75,8 @@ class KVPool:
         self.geometry = geometry
         self.block_positions = block_positions
         self.blocks = BlockPool(blocks, lane)
-        slots = blocks * block_positions
+        self.spare_block = blocks
+        slots = (blocks + 1) * block_positions
         shape = (slots, geometry.kv_heads, geometry.head_dim)
         # Not zeroed: untouched memory of a CPU costs nothing, and only slots that were written
         # are ever read.

@@ -80,7 +80,12 @@ class Model:
             lane=lane,
         )
         return BatchingEngine(
-            trunk or self.served, width=WIDTH, dtype=dtype, pool=pool, max_sessions=max_sessions
+            trunk or self.served,
+            width=WIDTH,
+            dtype=dtype,
+            pool=pool,
+            max_sessions=max_sessions,
+            max_positions=POSITIONS,
         )
 
 

@@ -16,7 +16,7 @@ SPLITS = [ALL, range(1, 5), range(2, 4), range(1, 6), range(3), range(3, 6)]
 POSITIONS = 200
 
 
-def engine_of(checkpoint, *, blocks=400, block_positions=4, lane=20) -> BatchingEngine:
+def engine_of(checkpoint, *, blocks=400, block_positions=4, lane=20, **settings):
     geometry = KVGeometry(
         layers=ALL,
         kv_heads=checkpoint.kv_heads,
@@ -26,21 +26,24 @@ def engine_of(checkpoint, *, blocks=400, block_positions=4, lane=20) -> Batching
     )
     pool = KVPool(geometry, block_positions=block_positions, blocks=blocks, lane=lane)
     trunk = load_trunk(checkpoint, ALL, attention=required_attention())
-    return BatchingEngine(trunk, width=WIDTH, dtype=torch.float32, pool=pool, max_sessions=8)
+    return BatchingEngine(
+        trunk,
+        width=WIDTH,
+        dtype=torch.float32,
+        pool=pool,
+        max_sessions=8,
+        max_positions=POSITIONS,
+        **settings,
+    )
 
 
-@pytest.mark.parametrize("lane", [20, 1], ids=["neighbouring", "scattered"])
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_ragged_batches_of_different_splits_equal_sessions_alone(variant, lane, tmp_path):
-    save_tiny(variant, tmp_path)
-    checkpoint = open_checkpoint(str(tmp_path))
-    engine = engine_of(checkpoint, lane=lane)
-    reference = load_trunk(checkpoint, ALL)
+def play(engine, reference, *, steps=25):
+    """Random steps of sessions with different splits; every outcome equals its session alone."""
     chance = random.Random(1)
     sessions = [
         (engine.open(layers, POSITIONS), GrowingKVCache(POSITIONS, layers)) for layers in SPLITS
     ]
-    for number in range(25):
+    for number in range(steps):
         batch, wanted = [], []
         for session, cache in sessions:
             if chance.random() < 0.3:
@@ -61,3 +64,11 @@ def test_ragged_batches_of_different_splits_equal_sessions_alone(variant, lane, 
             wanted.append(out[tokens - reply :])
         for outcome, expected in zip(engine.step(batch), wanted, strict=True):
             assert same(outcome.hidden, expected)
+
+
+@pytest.mark.parametrize("lane", [20, 1], ids=["neighbouring", "scattered"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_ragged_batches_of_different_splits_equal_sessions_alone(variant, lane, tmp_path):
+    save_tiny(variant, tmp_path)
+    checkpoint = open_checkpoint(str(tmp_path))
+    play(engine_of(checkpoint, lane=lane), load_trunk(checkpoint, ALL))
