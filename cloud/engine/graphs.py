@@ -23,15 +23,15 @@ __all__ = ["DecodeGraphs", "Recorder", "Replay", "cuda_recorder"]
 
 _logger = logging.getLogger(__name__)
 _SIZES = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128)
-_TOLERANCE = (
-    0.02  # relative to the largest value; the kernels are the same, their order need not be
-)
+# Relative to the largest value: the kernels are the same, the order of their sums need not be.
+_TOLERANCE = 0.02
 
 
 class Replay(Protocol):
     """A recorded function: reads its inputs where they were, and writes where it wrote."""
 
-    def __call__(self) -> None: ...
+    def __call__(self) -> None:
+        """Run it again."""
 
 
 Recorder = Callable[[Callable[[], torch.Tensor]], tuple[torch.Tensor, Replay]]
@@ -45,7 +45,7 @@ def cuda_recorder(function: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, R
     Returns:
         Where its output is after each replay, and the replay.
     """
-    stream = torch.cuda.Stream()
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch has no annotation
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(2):  # lazily made workspaces must exist before the recording

@@ -63,8 +63,8 @@ class KVPool:
 
     Attributes:
         blocks: Who holds which block.
-        keys: For each layer (all slots, kv_heads, head_dim). Position *p* of a session is in slot ``held[p // block_positions] * block_positions + p %
-            block_positions``.
+        keys: For each layer (all slots, kv_heads, head_dim). Position *p* of a session is in slot
+            ``held[p // block_positions] * block_positions + p % block_positions``.
         values: As ``keys``.
         spare_block: A block that no session ever holds, for rows that belong to nobody.
     """

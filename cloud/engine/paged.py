@@ -11,6 +11,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 
@@ -53,16 +54,16 @@ class Tables:
         most = max(len(blocks) for blocks in used)
         rows = [[*blocks, *[0] * (most - len(blocks))] for blocks in used]
         return cls(
-            *(
-                _copied(torch.tensor(values, dtype=torch.int32), device)
-                for values in (ends, counts, rows)
-            ),
+            _table(ends, device),
+            _table(counts, device),
+            _table(rows, device),
             most_queries=max(len(segment.rows) for segment in segments),
             most_keys=max(counts),
         )
 
 
-def _copied(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+def _table(values: Sequence[object], device: torch.device) -> torch.Tensor:
+    tensor = torch.tensor(values, dtype=torch.int32)
     if device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
@@ -123,8 +124,7 @@ def varlen_kernel() -> Kernel | None:
         from torch.nn.attention import varlen
     except ImportError:
         return None
-    kernel: Kernel = varlen.varlen_attn
-    return kernel
+    return cast("Kernel", varlen.varlen_attn)
 
 
 def best_attention(pool: KVPool, heads: int, kernel: Kernel | None) -> Attend:
