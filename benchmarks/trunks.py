@@ -1,0 +1,153 @@
+"""Random trunks made in memory, engines over them, and sessions that decode in a process.
+
+:func:`make_engine` is the only place where a benchmark says which engine it measures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+from benchmarks.models import Size
+from cloud.engine import Engine, Result, SequentialEngine, SessionCache, Work
+from lambda_split.partition import LayerStack, Trunk
+
+__all__ = [
+    "Decoding",
+    "decode_step",
+    "make_engine",
+    "open_at",
+    "random_llama",
+    "spread",
+    "trunk_bytes",
+]
+
+_PROMPT_PIECE = 512
+
+
+def random_llama(size: Size, *, dtype: torch.dtype, device: torch.device) -> LlamaForCausalLM:
+    """A Llama with random weights, made where they stay: nothing is read or copied."""
+    config = LlamaConfig(
+        vocab_size=size.vocab,
+        hidden_size=size.width,
+        intermediate_size=size.intermediate,
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.heads,
+        num_key_value_heads=size.heads,
+        max_position_embeddings=4096,
+        tie_word_embeddings=False,
+        bos_token_id=None,
+        eos_token_id=None,
+        pad_token_id=0,
+        dtype=dtype,
+    )
+    with torch.device("meta"):
+        model = LlamaForCausalLM(config).to(dtype)
+    model.to_empty(device=device)
+    # What is not stored was on the meta device, too.
+    model.model.rotary_emb = LlamaRotaryEmbedding(config).to(device)
+    with torch.inference_mode():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(0, 0.02)
+            else:
+                parameter.fill_(1)
+    return model.requires_grad_(requires_grad=False).eval()
+
+
+def trunk_bytes(model: LlamaForCausalLM, layers: range) -> int:
+    """Bytes of the weights that one step of these layers reads."""
+    parameters = (p for number in layers for p in model.model.layers[number].parameters())
+    return sum(parameter.nbytes for parameter in parameters)
+
+
+def make_engine(model: LlamaForCausalLM, layers: range, *, sessions: int, positions: int) -> Engine:
+    """The engine to be measured, over some layers of a model.
+
+    The layers are shared with the model, whose attention function is set to what the engine needs.
+
+    Args:
+        model: On the device to measure.
+        layers: The trunk.
+        sessions: The most sessions that will be open.
+        positions: Of all of them together, at most.
+    """
+    del positions  # this engine's caches grow as they need
+    config: Any = model.config
+    config._attn_implementation = "sdpa"
+    return SequentialEngine(
+        _trunk(model, layers),
+        width=config.hidden_size,
+        dtype=model.dtype,
+        device=model.device,
+        max_sessions=sessions,
+    )
+
+
+def _trunk(model: LlamaForCausalLM, layers: range) -> Trunk:
+    chosen = [model.model.layers[number] for number in layers]
+    windows = (None,) * len(layers)
+    return Trunk(LayerStack(model.config, layers, chosen, model.model.rotary_emb, windows))
+
+
+def spread(count: int, low: int, high: int) -> list[int]:
+    """Lengths that are evenly spread; the middle for one. Their mean is the same for any count."""
+    if count == 1:
+        return [(low + high) // 2]
+    return [round(low + (high - low) * number / (count - 1)) for number in range(count)]
+
+
+@dataclass
+class Decoding:
+    """A session that is past its prompt.
+
+    Attributes:
+        session: Its place in the engine.
+        length: Positions that it holds.
+    """
+
+    session: SessionCache
+    length: int
+
+
+def open_at(engine: Engine, layers: range, length: int, *, room: int) -> Decoding:
+    """Open a session and run a prompt of random hidden states.
+
+    Args:
+        engine: Where.
+        layers: What it runs through.
+        length: Of the prompt.
+        room: Positions that are left for decoding.
+    """
+    decoding = Decoding(engine.open(layers, length + room), 0)
+    while decoding.length < length:
+        tokens = min(_PROMPT_PIECE, length - decoding.length)
+        _run(engine, [decoding], tokens)
+    return decoding
+
+
+def decode_step(engine: Engine, group: Sequence[Decoding]) -> None:
+    """One step with one token of each session."""
+    _run(engine, group, 1)
+
+
+def _run(engine: Engine, group: Sequence[Decoding], tokens: int) -> None:
+    where = getattr(engine, "device", torch.device("cpu"))  # not every engine wants them there
+    batch = [
+        Work(
+            each.session,
+            each.length,
+            torch.randn(tokens, engine.width, dtype=engine.dtype, device=where),
+            1,
+        )
+        for each in group
+    ]
+    for each, outcome in zip(group, engine.step(batch), strict=True):
+        if not isinstance(outcome, Result):
+            raise outcome
+        each.length += tokens
