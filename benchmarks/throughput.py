@@ -123,9 +123,9 @@ def draw(rows: list[Row], path: pathlib.Path, title: str) -> None:
     import matplotlib as mpl
 
     mpl.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot as plt
 
-    figure, axes = pyplot.subplots(figsize=(6.4, 4.0))
+    figure, axes = plt.subplots(figsize=(6.4, 4.0))
     for name in DTYPES:
         own = [row for row in rows if row.dtype == name]
         counts = [row.sessions for row in own]
@@ -149,7 +149,7 @@ def draw(rows: list[Row], path: pathlib.Path, title: str) -> None:
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
-    pyplot.close(figure)
+    plt.close(figure)
 
 
 def main() -> None:

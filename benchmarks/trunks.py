@@ -79,7 +79,7 @@ def make_engine(model: LlamaForCausalLM, layers: range, *, sessions: int, positi
     """
     del positions  # this engine's caches grow as they need
     config: Any = model.config
-    config._attn_implementation = "sdpa"
+    config._attn_implementation = "sdpa"  # noqa: SLF001 - the library's name
     return SequentialEngine(
         _trunk(model, layers),
         width=config.hidden_size,

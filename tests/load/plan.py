@@ -34,7 +34,7 @@ class Case:
 
     @property
     def sampling(self) -> SamplingSettings:
-        """Greedy, or plain draws: filters would put further thresholds near which rounding shows."""
+        """Greedy, or plain draws: filters would add thresholds at which rounding shows."""
         if self.seed is None:
             return SamplingSettings()
         return SamplingSettings(temperature=0.8, seed=self.seed)

@@ -129,6 +129,7 @@ def _run_model(
         draw_errands(families, count, splits=len(model.bundles), order=order) for count in counts
     ]
     report = Report()
+    say(f"{model.variant}: {generations} generations\n")
     with _server(model, settings) as server, counted_evictions() as evictions:
         port = int(server.url.rsplit(":", 1)[1])
         with cutting_proxy(port, seed=settings.seed, **_CUT_BYTES) as proxy:
@@ -149,12 +150,16 @@ def _run_model(
             ]
             for thread in threads:
                 thread.start()
-            _watch(threads, clients, generations, model.variant, settings.within_s, report, say)
+            hanging = _watch(threads, clients, within_s=settings.within_s, say=say)
+            if hanging:
+                report.failures.append(
+                    f"{hanging} clients were not done in {settings.within_s:g} s"
+                )
             report.seconds = time.monotonic() - began
         report.evictions = evictions.count
         log = server.log()
         report.failures += [
-            f"{model.variant}, the server's log: {line}"
+            f"the server's log: {line}"
             for line in log.splitlines()
             if "Traceback" in line or " ERROR " in line
         ]
@@ -188,13 +193,11 @@ def _server(model: Prepared, settings: LoadSettings) -> Iterator[TrunkServer]:
 def _watch(
     threads: list[threading.Thread],
     clients: list[Client],
-    generations: int,
-    variant: str,
+    *,
     within_s: float,
-    report: Report,
     say: Callable[[str], object],
-) -> None:
-    """Wait for the clients; those that hang are failures."""
+) -> int:
+    """Wait for the clients; returns how many were not done in time."""
     deadline = time.monotonic() + within_s
     told = time.monotonic()
     while any(thread.is_alive() for thread in threads) and time.monotonic() < deadline:
@@ -202,8 +205,5 @@ def _watch(
             thread.join(0.05)
         if time.monotonic() > told + 10:
             told = time.monotonic()
-            done = sum(len(client.outputs) for client in clients)
-            say(f"{variant}: {done} of {generations} generations\n")
-    hanging = sum(thread.is_alive() for thread in threads)
-    if hanging:
-        report.failures.append(f"{variant}: {hanging} clients were not done in {within_s:g} s")
+            say(f"{sum(len(client.outputs) for client in clients)} generations done\n")
+    return sum(thread.is_alive() for thread in threads)
