@@ -27,9 +27,6 @@ __all__ = ["SPLITS", "LoadSettings", "Prepared", "prepare", "run_load"]
 
 # One server holds every layer; devices leave it different parts.
 SPLITS = (Split(1, 1), Split(0, 0), Split(2, 1))
-# Bytes after which a connection breaks, both ways together: from within a long prompt or a replay
-# to a few generations.
-_CUT_BYTES = {"low": 4_000, "high": 120_000}
 _ENDLESS = 10**9
 
 
@@ -47,6 +44,8 @@ class LoadSettings:
         new_tokens: The most of a generation.
         families: Prompts to draw from for each model, each with its edited versions.
         cut_share: The share of the clients whose connections are cut again and again.
+        cut_bytes: How much a connection carries, both ways together, before it breaks: drawn
+            between these two. The second must exceed what replaying the longest session takes.
         serve_arguments: Further arguments of ``lambda-split serve``.
         within_s: A model's clients must be done by then.
     """
@@ -60,6 +59,7 @@ class LoadSettings:
     new_tokens: int = 24
     families: int = 40
     cut_share: float = 0.5
+    cut_bytes: tuple[int, int] = (4_000, 120_000)
     serve_arguments: tuple[str, ...] = ()
     within_s: float = 3600.0
 
@@ -78,12 +78,12 @@ class Prepared:
     bundles: tuple[Bundle, ...]
 
 
-def prepare(variant: str, folder: pathlib.Path) -> Prepared:
+def prepare(variant: str, folder: pathlib.Path, splits: tuple[Split, ...] = SPLITS) -> Prepared:
     """Write a tiny model's checkpoint below ``folder`` and export it with every split."""
     checkpoint = folder / variant
     save_tiny(variant, checkpoint)
     bundles = []
-    for split in SPLITS:
+    for split in splits:
         out = folder / f"{variant}-{split.head_layers}-{split.tail_layers}"
         settings = ExportSettings(split=split, weights="fp32")
         export_bundle(str(checkpoint), out, settings, progress=QuietProgress())
@@ -132,7 +132,8 @@ def _run_model(
     say(f"{model.variant}: {generations} generations\n")
     with _server(model, settings) as server, counted_evictions() as evictions:
         port = int(server.url.rsplit(":", 1)[1])
-        with cutting_proxy(port, seed=settings.seed, **_CUT_BYTES) as proxy:
+        low, high = settings.cut_bytes
+        with cutting_proxy(port, seed=settings.seed, low=low, high=high) as proxy:
             proxy.arm(_ENDLESS)
             clients = [
                 Client(

@@ -14,17 +14,28 @@ from cloud.command import add_arguments
 from edge_runtime.sampling import probabilities
 from tests.load.plan import Case
 from tests.load.reference import WholeModel
-from tests.load.running import LoadSettings, Prepared, prepare, run_load
+from tests.load.running import SPLITS, LoadSettings, Prepared, prepare, run_load
 from tests.tiny_models import save_tiny
 
-SETTINGS = LoadSettings(clients=8, generations=60, families=6, within_s=240.0)
+SETTINGS = LoadSettings(
+    clients=8,
+    generations=60,
+    longest_prompt=96,
+    new_tokens=16,
+    families=6,
+    cut_share=0.75,
+    cut_bytes=(1_000, 50_000),
+    within_s=240.0,
+)
 SMALL_POOL = "1MB"
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory) -> dict[str, Prepared]:
     folder = tmp_path_factory.mktemp("load")
-    return {variant: prepare(variant, folder) for variant in ("llama", "gemma2")}
+    # Every export takes seconds: the second family does with two splits.
+    splits = {"llama": SPLITS, "gemma2": SPLITS[1:]}
+    return {variant: prepare(variant, folder, own) for variant, own in splits.items()}
 
 
 @pytest.mark.slow
