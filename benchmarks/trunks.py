@@ -14,7 +14,17 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from benchmarks.models import Size
-from cloud.engine import Engine, Result, SequentialEngine, SessionCache, Work
+from cloud.engine import (
+    BatchingEngine,
+    Engine,
+    KVGeometry,
+    KVPool,
+    Result,
+    SessionCache,
+    Work,
+    required_attention,
+)
+from cloud.engine.kv_pool import kv_dtype
 from lambda_split.partition import LayerStack, Trunk
 
 __all__ = [
@@ -28,6 +38,7 @@ __all__ = [
 ]
 
 _PROMPT_PIECE = 512
+_BLOCK_POSITIONS = {"cpu": 16, "cuda": 256}  # as the server's
 
 
 def random_llama(size: Size, *, dtype: torch.dtype, device: torch.device) -> LlamaForCausalLM:
@@ -77,14 +88,23 @@ def make_engine(model: LlamaForCausalLM, layers: range, *, sessions: int, positi
         sessions: The most sessions that will be open.
         positions: Of all of them together, at most.
     """
-    del positions  # this engine's caches grow as they need
     config: Any = model.config
-    config._attn_implementation = "sdpa"  # noqa: SLF001 - the library's name
-    return SequentialEngine(
+    config._attn_implementation = required_attention()  # noqa: SLF001 - the library's name
+    geometry = KVGeometry(
+        layers=layers,
+        kv_heads=config.num_key_value_heads,
+        head_dim=config.head_dim,
+        dtype=kv_dtype(model.dtype, model.device),
+        devices=[model.device],
+    )
+    size = _BLOCK_POSITIONS[model.device.type]
+    blocks = positions // size + sessions  # each session's last block is not full
+    pool = KVPool(geometry, block_positions=size, blocks=blocks, lane=max(1, blocks // sessions))
+    return BatchingEngine(
         _trunk(model, layers),
         width=config.hidden_size,
         dtype=model.dtype,
-        device=model.device,
+        pool=pool,
         max_sessions=sessions,
     )
 
@@ -137,15 +157,9 @@ def decode_step(engine: Engine, group: Sequence[Decoding]) -> None:
 
 
 def _run(engine: Engine, group: Sequence[Decoding], tokens: int) -> None:
-    where = getattr(engine, "device", torch.device("cpu"))  # not every engine wants them there
+    # float32 on the host, as they come from the wire.
     batch = [
-        Work(
-            each.session,
-            each.length,
-            torch.randn(tokens, engine.width, dtype=engine.dtype, device=where),
-            1,
-        )
-        for each in group
+        Work(each.session, each.length, torch.randn(tokens, engine.width), 1) for each in group
     ]
     for each, outcome in zip(group, engine.step(batch), strict=True):
         if not isinstance(outcome, Result):
