@@ -27,7 +27,7 @@ SETTINGS = LoadSettings(
     cut_bytes=(1_000, 50_000),
     within_s=240.0,
 )
-SMALL_POOL = "1MB"
+SMALL_POOL = "250KB"  # ten blocks for sixteen clients
 
 
 @pytest.fixture(scope="module")
@@ -67,10 +67,13 @@ def _takes_sizes() -> bool:
 @pytest.mark.slow
 @pytest.mark.skipif(not _takes_sizes(), reason="--kv-memory takes whole gigabytes only")
 def test_nothing_changes_where_sessions_lose_their_memory_all_the_time(models) -> None:
-    report = run_load([models["llama"]], dataclasses.replace(SETTINGS, kv_memory=SMALL_POOL))
+    settings = dataclasses.replace(
+        SETTINGS, clients=16, generations=96, cut_share=0.5, kv_memory=SMALL_POOL
+    )
+    report = run_load([models["llama"]], settings)
     print(report.summary())
     assert report.is_exact, report.summary()
-    assert report.generations == SETTINGS.generations
+    assert report.generations == settings.generations
     assert report.evictions
 
 
