@@ -290,7 +290,7 @@ def show(
     print("|---|---|---|---|---|---|---|---|---|")
     for step in steps:
         peer = speeds.get(step.sessions)
-        versus = "| |" if peer is None else f"| {peer:.1f} | {step.tokens_per_s / peer:.2f} |"
+        versus = "| | |" if peer is None else f"| {peer:.1f} | {step.tokens_per_s / peer:.2f} |"
         print(
             f"| {step.sessions} | {step.step_ms:.2f} | {step.floor_ms:.2f} "
             f"| {step.step_ms / step.floor_ms:.2f} | {step.with_kv_ms:.2f} "

@@ -24,7 +24,9 @@ from cloud.engine import (
     Work,
     required_attention,
 )
+from cloud.engine.graphs import cuda_recorder
 from cloud.engine.kv_pool import kv_dtype
+from cloud.engine.paged import PagedAttention, best_attention, varlen_kernel
 from lambda_split.partition import LayerStack, Trunk
 
 __all__ = [
@@ -100,12 +102,17 @@ def make_engine(model: LlamaForCausalLM, layers: range, *, sessions: int, positi
     size = _BLOCK_POSITIONS[model.device.type]
     blocks = positions // size + sessions  # each session's last block is not full
     pool = KVPool(geometry, block_positions=size, blocks=blocks, lane=max(1, blocks // sessions))
+    # As the server chooses it: on a GPU what it has for pages, and steps recorded.
+    attend = best_attention(pool, config.num_attention_heads, varlen_kernel())
     return BatchingEngine(
         _trunk(model, layers),
         width=config.hidden_size,
         dtype=model.dtype,
         pool=pool,
         max_sessions=sessions,
+        max_positions=min(pool.positions, config.max_position_embeddings),
+        attend=attend,
+        record=cuda_recorder if isinstance(attend, PagedAttention) else None,
     )
 
 
