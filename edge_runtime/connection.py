@@ -17,9 +17,12 @@ import websockets.exceptions
 import websockets.sync.client
 
 import lambda_split
+from edge_runtime.retry import retry_after_s
+from edge_runtime.sender import MessageSender
 from edge_runtime.stats import Meter
 from lambda_split.bundle import Manifest
 from lambda_split.errors import (
+    CapacityRefused,
     ConnectionLost,
     MessageMalformed,
     RemoteError,
@@ -39,6 +42,9 @@ __all__ = ["Connection", "Endpoint", "make_hello"]
 
 # A server that is gone does not answer the closing handshake: don't wait for it for long.
 _CLOSE_TIMEOUT_S = 2.0
+# Enough to keep head, link, trunk and tail busy, and no more replies than the library holds unread
+# (its max_queue): it would stop reading, the server in turn, and a long send would wait for both.
+_MOST_IN_FLIGHT = 16
 # Close codes (RFC 6455, section 7.4.1) by which one side objects to what the other sent: protocol
 # error, invalid text, policy, message too big. Trying the same again would change nothing.
 _OBJECTIONS = frozenset({1002, 1007, 1008, 1009})
@@ -111,6 +117,7 @@ class Connection:
 
         Raises:
             ServerUnreachable: no connection.
+            CapacityRefused: the server is full, or answered HTTP 503.
             Unauthorized: the token is missing or wrong.
             Refused: the handshake failed.
             ServerError: the server is shutting down, or in trouble.
@@ -123,11 +130,12 @@ class Connection:
         self._session = DeviceSession(hello)
         with contextlib.ExitStack() as lifetime:
             self._socket = _connect(endpoint, _largest_reply(hello, max_chunk_tokens), lifetime)
+            self._sender = MessageSender(self._socket, stall_s=endpoint.reply_timeout_s)
             welcome = self._shake_hands()
             self._lifetime = lifetime.pop_all()
         self.codec = self._session.codec
         self.max_chunk_tokens = min(max_chunk_tokens, welcome.max_chunk_tokens)
-        self.max_in_flight = welcome.max_in_flight
+        self.max_in_flight = min(welcome.max_in_flight, _MOST_IN_FLIGHT)
         self.session_id = welcome.session
 
     def _shake_hands(self) -> Welcome:
@@ -146,7 +154,7 @@ class Connection:
         return self._session.in_flight
 
     def send(self, start: int, tokens: int, encoded: Encoded, *, reply: int) -> None:
-        """Send a chunk.
+        """Send a chunk, without waiting until a slow link has taken it.
 
         Raises:
             WireError: the server closed, and said why.
@@ -176,15 +184,21 @@ class Connection:
         raise ServerDraining
 
     def close(self) -> None:
-        """Say bye and close; never raises."""
-        # If it is gone already, that is what was wanted.
-        with contextlib.suppress(OSError, websockets.exceptions.WebSocketException, WireError):
-            self._socket.send(self._session.close())
+        """Say bye and close, or cut it off where forwards are in flight; never raises."""
+        if self._session.in_flight:
+            # A goodbye would come after all that is queued: seconds on a slow link, in which the
+            # server computes what nobody wants any more.
+            self._sender.cut_off()
+        else:
+            # If it is gone already, that is what was wanted.
+            with contextlib.suppress(OSError, websockets.exceptions.WebSocketException, WireError):
+                self._sender.send(self._session.close())
+        self._sender.stop()
         self._lifetime.close()
 
     def _send(self, message: str | bytes) -> None:
         try:
-            self._socket.send(message)
+            self._sender.send(message)
         except (OSError, websockets.exceptions.WebSocketException) as error:
             self._raise_parting_error(error)
         self._meter.bytes_up += len(message)
@@ -195,7 +209,7 @@ class Connection:
         except TimeoutError as error:
             raise ConnectionLost(f"no answer within {timeout_s:g} s") from error
         except (OSError, websockets.exceptions.WebSocketException) as error:
-            _raise_closed(error)
+            _raise_closed(self._sender.failure or error)
         self._meter.bytes_down += len(message)
         return message
 
@@ -228,6 +242,8 @@ def _check_url(url: str) -> None:
 
 def _raise_closed(error: Exception) -> NoReturn:
     """The connection ended: by accident, or because one side objects to what the other sent."""
+    if isinstance(error, ConnectionLost):
+        raise error
     if isinstance(error, websockets.exceptions.ConnectionClosed):
         # The side that closes first says why, the other repeats it.
         close = error.rcvd if error.rcvd_then_sent is not False else None
@@ -277,6 +293,7 @@ def _connect(
                 open_timeout=endpoint.connect_timeout_s,
                 close_timeout=_CLOSE_TIMEOUT_S,
                 max_size=max_size,
+                max_queue=_MOST_IN_FLIGHT,
                 user_agent_header=None,
                 proxy=None,
             )
@@ -285,6 +302,8 @@ def _connect(
     except websockets.exceptions.InvalidStatus as error:
         if error.response.status_code == HTTPStatus.UNAUTHORIZED:
             raise Unauthorized from error
+        if error.response.status_code == HTTPStatus.SERVICE_UNAVAILABLE:
+            raise CapacityRefused("HTTP 503", retry_after_s(error.response.headers)) from error
         reason = f"the server answered HTTP {error.response.status_code}"
         raise ServerUnreachable(endpoint.url, reason) from error
     except websockets.exceptions.InvalidURI as error:

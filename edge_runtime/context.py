@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.graphs import HeadRunner, TailRunner
+from edge_runtime.pieces import piece_lengths
 from edge_runtime.replay import ReplayingTrunk
 from edge_runtime.stats import Meter
 from lambda_split.errors import PromptEmpty, PromptTooLong
@@ -68,8 +69,9 @@ class Context:
     def extend(self, token_ids: Sequence[int]) -> Logits:
         """Run new tokens through head, trunk and tail.
 
-        The head works on the next chunk while earlier ones are on their way, the tail on what has
-        come back. If this is interrupted, the context is as it was before.
+        Many tokens go in pieces: the head works on the next one while earlier ones are on their
+        way, the trunk on what has arrived, the tail on what has come back. If this is interrupted,
+        the context is as it was before.
 
         Args:
             token_ids: At least one token, to be appended.
@@ -131,10 +133,11 @@ class Context:
         end = start + len(ids)
         in_flight: collections.deque[range] = collections.deque()
         position = start
-        while position < end:
-            # Asked for anew each time: after a reconnect a server may take smaller chunks.
-            chunk = range(position, min(position + self._trunk.chunk_tokens, end))
+        for length in piece_lengths(len(ids), self._trunk.chunk_tokens):
+            chunk = range(position, position + length)
             position = chunk.stop
+            # The head goes first, since the link and the trunk wait for it; the tail has time while
+            # the last pieces are on their way.
             if len(in_flight) >= self._trunk.max_in_flight:
                 yield from self._finish(in_flight.popleft(), end, all_logits=all_logits)
             with self._meter.head():

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -94,10 +95,15 @@ class ReplayingTrunk:
         self._replies: list[Hidden] = []  # to the first pieces of the oldest chunk
         self._connection: Connection | None = None
         self._interrupted = False
+        self._wished_pause_s = 0.0  # by a server that is full
+        self._spread = False  # whether others lost this server with us, who should not come at once
         self._closed = False
 
     def connect(self) -> None:
         """Connect once, without retrying, so that a wrong setting is told at once.
+
+        A full server is told at once, too (:class:`CapacityRefused`, with the seconds after which
+        to try again): nothing is lost yet, and the caller may rather take another server.
 
         Raises:
             LinkError: the server cannot be reached, or the connection broke.
@@ -170,18 +176,18 @@ class ReplayingTrunk:
         self._check_open()
         deadline = time.monotonic() + self._retry.give_up_after_s
         attempt = 0
-        wished_pause_s = 0.0  # by a server that is full
         while True:
             try:
                 if self._connection is None:
-                    pause_s = max(self._retry.delay_s(attempt), wished_pause_s)
+                    pause_s = self._retry.delay_s(
+                        attempt, wished_s=self._wished_pause_s, spread=self._spread
+                    )
                     time.sleep(max(0.0, min(pause_s, deadline - time.monotonic())))
                     attempt += 1
                     self._reconnect()
                 hidden = self._receive_once()
             except (LinkError, ServerError, CapacityRefused) as error:
                 self._interrupt(error)
-                wished_pause_s = error.retry_after_s if isinstance(error, CapacityRefused) else 0.0
                 if time.monotonic() >= deadline:
                     reason = f"{error}; gave up after {self._retry.give_up_after_s:g} s"
                     raise ConnectionLost(reason) from error
@@ -200,6 +206,7 @@ class ReplayingTrunk:
         self._replies.clear()
         # Replies to later chunks may be on their way; a fresh connection has none.
         self._disconnect()
+        self._wished_pause_s, self._spread = 0.0, False
 
     def close(self) -> None:
         """End the session for good; the trunk frees its cache."""
@@ -243,6 +250,8 @@ class ReplayingTrunk:
             # Said once an outage, which lasts until there is a reply again.
             logger.warning("session interrupted (%s), reconnecting", error)
         self._interrupted = True
+        self._wished_pause_s = error.retry_after_s if isinstance(error, CapacityRefused) else 0.0
+        self._spread = isinstance(error, ServerError)
         self._disconnect()
 
     def _disconnect(self) -> None:
@@ -251,10 +260,10 @@ class ReplayingTrunk:
         if connection is not None:
             connection.close()
 
-    def _connect(self) -> Connection:
+    def _connect(self, replay_positions: int = 0) -> Connection:
         connection = Connection(
             self._endpoint,
-            self._hello,
+            msgspec.structs.replace(self._hello, replay_positions=replay_positions),
             max_chunk_tokens=self._wanted_chunk_tokens,
             meter=self._meter,
         )
@@ -264,9 +273,9 @@ class ReplayingTrunk:
 
     def _reconnect(self) -> None:
         """Connect and send again what was answered, without replies; the rest is then sent anew."""
-        connection = self._connection = self._connect()
-        self._meter.reconnects += 1
         answered = self._unanswered[0].start if self._unanswered else self._sent.length
+        connection = self._connection = self._connect(answered)
+        self._meter.reconnects += 1
         if answered:
             for piece in _Piece(0, answered, reply=0).split(self.chunk_tokens):
                 while connection.in_flight >= connection.max_in_flight:

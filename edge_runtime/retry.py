@@ -1,23 +1,33 @@
-"""How long the device waits, and how often it tries."""
+"""How long the device waits, and how often it tries; what a server wishes about that."""
 
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
+import email.utils
 import math
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lambda_split.errors import UsageError
 
-__all__ = ["RetryPolicy"]
+__all__ = ["RetryPolicy", "retry_after_s"]
+
+_LONGEST_WISH_S = 3600  # what a server's header may ask for
+_UNSTATED_WISH_S = 1  # where it does not say, or not in a way that can be read
 
 
 @dataclass(frozen=True)
 class RetryPolicy:
     """How long to wait for the server, and how hard to try when the connection is lost.
 
+    It holds for a session that was open once. The first connection is tried once, and a server that
+    is full then is told to the caller, who knows better than this whether to wait.
+
     Attributes:
-        first_delay_s: Pause before the second attempt; the first comes at once.
+        first_delay_s: Pause before the second attempt; the first comes at once, or up to that much
+            later where a server has sent all its devices away.
         factor: Each pause is that much longer than the one before, with full jitter.
         max_delay_s: The longest pause.
         give_up_after_s: Without any progress for that long, the error is raised.
@@ -44,10 +54,44 @@ class RetryPolicy:
         if not (self.factor >= 1 and self.connect_timeout_s > 0 and self.reply_timeout_s > 0):
             raise UsageError("factor must be at least 1, and timeouts longer than 0 s")
 
-    def delay_s(self, attempt: int) -> float:
-        """The pause before an attempt, the first being 0: exponential backoff with jitter."""
-        if attempt == 0:
-            return 0.0
+    def delay_s(self, attempt: int, *, wished_s: float = 0.0, spread: bool = False) -> float:
+        """The pause before an attempt, the first being 0: exponential backoff with jitter.
+
+        Args:
+            attempt: 0 for the first one.
+            wished_s: What a full server asked for: the pause is that at least, and up to a quarter
+                longer, so that those who were sent away together don't come back together.
+            spread: Also the first attempt comes a little later, for the same reason.
+        """
         # The exponent is bounded so that a long outage cannot overflow the power.
-        ceiling = min(self.max_delay_s, self.first_delay_s * self.factor ** min(attempt - 1, 32))
-        return ceiling * random.uniform(0.5, 1.0)  # noqa: S311  # spreads reconnects, guards nothing
+        growth = self.factor ** min(max(attempt - 1, 0), 32)
+        ceiling = min(self.max_delay_s, self.first_delay_s * growth)
+        if attempt:
+            pause = ceiling * _uniform(0.5, 1.0)
+        else:
+            pause = ceiling * _uniform(0.0, 1.0) if spread else 0.0
+        return max(pause, wished_s * _uniform(1.0, 1.25))
+
+
+def retry_after_s(headers: Mapping[str, str]) -> int:
+    """The seconds of a response's ``Retry-After`` (RFC 9110, section 10.2.3), at most an hour.
+
+    Args:
+        headers: Of an HTTP response; the header is a number of seconds or a date.
+    """
+    try:
+        value = headers.get("Retry-After", "").strip()
+        if value.isascii() and value.isdigit():
+            seconds = float(value[:12])  # longer ones are beyond the limit in any case
+        else:
+            when = email.utils.parsedate_to_datetime(value)
+            if when.tzinfo is None:
+                when = when.replace(tzinfo=dt.UTC)
+            seconds = (when - dt.datetime.now(dt.UTC)).total_seconds()
+    except (LookupError, ValueError, OverflowError):
+        return _UNSTATED_WISH_S
+    return math.ceil(min(max(seconds, 0.0), _LONGEST_WISH_S))
+
+
+def _uniform(low: float, high: float) -> float:
+    return random.uniform(low, high)  # noqa: S311  # spreads reconnects, guards nothing

@@ -15,7 +15,9 @@ __all__ = ["GenerationStats", "Meter", "Stopwatch"]
 class GenerationStats:
     """The cost of one generation, in seconds and bytes.
 
-    Time that the caller takes between two pieces of text does not count.
+    Time that the caller takes between two pieces of text does not count. While a prompt goes in
+    pieces, head, link, trunk and tail work at the same time, so that their times may add up to more
+    than the total.
 
     Attributes:
         prompt_tokens: Tokens of the prompt.
@@ -24,7 +26,8 @@ class GenerationStats:
         ttft_s: Time to the first sampled token.
         total_s: Time to the end of the text.
         head_s: In the head.
-        link_s: Waiting for replies, less the trunk's own time: the network, queueing, (de)coding.
+        link_s: Waiting for replies, less the trunk's own time: the network and queueing. What
+            crosses the link while the device computes does not count.
         trunk_s: In the trunk, as the server reports it.
         tail_s: In the tail.
         bytes_up: Message bytes sent, replays included.

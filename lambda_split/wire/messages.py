@@ -49,6 +49,8 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello", tag_field="t
         codecs: Codecs the device can do, in its order of preference.
         max_positions: Positions that the session needs.
         agent: Name and version of the device's software, for the server's log.
+        replay_positions: Positions that an earlier connection's trunk held, which this device sends
+            again before anything else; 0 for a new session.
     """
 
     protocol: U32
@@ -60,6 +62,7 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello", tag_field="t
     max_positions: U32
     witnesses: Witnesses = {}
     agent: ShortText = ""
+    replay_positions: U32 = 0
 
 
 class Welcome(msgspec.Struct, frozen=True, kw_only=True, tag="welcome", tag_field="type"):

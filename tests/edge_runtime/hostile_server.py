@@ -95,13 +95,19 @@ class HostileServer:
         url: Where it listens.
         peers: All connections so far.
         faults: What scripts raised that is no closed connection; a test's server raises them.
+        requests: How many asked for the upgrade.
+
+    Answers with the HTTP ``status`` and ``headers`` instead of the upgrade; the status may be a
+    function of the request's number that gives None where the upgrade is granted.
     """
 
-    def __init__(self, script, *, status=None, token=None):
+    def __init__(self, script, *, status=None, headers=None, token=None):
         self.peers = []
         self.faults = []
+        self.requests = 0
         self._script = script
         self._status = status
+        self._headers = headers or {}
         self._token = token
         self._lock = threading.Lock()
         self._server = websockets.sync.server.serve(
@@ -121,7 +127,15 @@ class HostileServer:
     def _process_request(self, connection, request):
         if self._token and request.headers.get("Authorization") != f"Bearer {self._token}":
             return connection.respond(401, "no")
-        return None if self._status is None else connection.respond(self._status, "no")
+        with self._lock:
+            status = self._status(self.requests) if callable(self._status) else self._status
+            self.requests += 1
+        if status is None:
+            return None
+        response = connection.respond(status, "no")
+        for name, value in self._headers.items():
+            response.headers[name] = value
+        return response
 
     def _handle(self, socket):
         with self._lock:

@@ -61,6 +61,22 @@ def _send_for_good(connection: Connection, *, tokens: int = 5) -> None:
         connection.send(0, tokens, encoded, reply=0)
 
 
+def test_no_more_in_flight_than_the_device_can_hold_replies_to() -> None:
+    def script(peer):
+        peer.welcome(max_in_flight=1024)
+        for forward in [peer.forward() for _ in range(16)]:
+            peer.reply(forward)
+
+    with hostile_server(script) as server:
+        connection = _connect(server.url)
+        assert connection.max_in_flight == 16
+        for _ in range(16):
+            _send(connection)
+        for _ in range(16):
+            connection.receive()
+        connection.close()
+
+
 def test_what_a_server_grants_and_answers_arrives() -> None:
     def script(peer):
         peer.welcome(max_chunk_tokens=7, max_in_flight=3)
@@ -135,13 +151,22 @@ def test_the_token_is_asked_for() -> None:
         _connect(server.url, token="right").close()
 
 
-@pytest.mark.parametrize("status", [403, 404, 500, 503])
+@pytest.mark.parametrize("status", [403, 404, 500, 502])
 def test_http_errors_are_told(status) -> None:
     with (
         hostile_server(Peer.serve, status=status) as server,
         pytest.raises(ServerUnreachable, match=f"HTTP {status}"),
     ):
         _connect(server.url)
+
+
+def test_a_server_without_room_for_connections_is_full() -> None:
+    with (
+        hostile_server(Peer.serve, status=503, headers={"Retry-After": "7"}) as server,
+        pytest.raises(CapacityRefused, match=r"HTTP 503.*in 7 s") as caught,
+    ):
+        _connect(server.url)
+    assert caught.value.retry_after_s == 7
 
 
 HANDSHAKES = {

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import logging
+import signal
+import threading
 import time
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,7 +17,7 @@ from hypothesis import strategies as st
 
 from edge_runtime.connection import Endpoint
 from edge_runtime.replay import ReplayingTrunk
-from edge_runtime.retry import RetryPolicy
+from edge_runtime.retry import RetryPolicy, retry_after_s
 from edge_runtime.sent_rows import SentRows
 from edge_runtime.stats import Meter
 from lambda_split.bundle import Geometry, Manifest, ModelSource
@@ -88,6 +93,49 @@ def test_delays_grow_to_their_limit_and_vary() -> None:
         assert len(set(delays)) > 1
 
 
+def test_those_who_are_sent_away_together_do_not_come_back_together() -> None:
+    policy = RetryPolicy(first_delay_s=0.1, max_delay_s=3)
+    spread = [policy.delay_s(0, spread=True) for _ in range(50)]
+    assert all(0 <= delay <= 0.1 for delay in spread)
+    assert len(set(spread)) > 1
+    wished = [policy.delay_s(1, wished_s=10) for _ in range(50)]
+    assert all(10 <= delay <= 12.5 for delay in wished)
+    assert len(set(wished)) > 1
+    assert all(policy.delay_s(9, wished_s=0.1) >= 1.5 for _ in range(50))  # a wish shortens nothing
+
+
+NOW = datetime.now(UTC)
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("0", 0),
+        (" 12 ", 12),
+        ("3600", 3600),
+        ("3601", 3600),
+        ("9" * 5000, 3600),
+        ("-1", 1),
+        ("1.5", 1),
+        ("\u0663", 1),  # a digit, but no ASCII one
+        ("soon", 1),
+        ("", 1),
+        (format_datetime(NOW - timedelta(days=1), usegmt=True), 0),
+        (format_datetime(NOW + timedelta(days=1), usegmt=True), 3600),
+        ("Fri, 32 Dec 2100 00:00:00 GMT", 1),
+    ],
+)
+def test_what_a_retry_after_header_means(value, seconds) -> None:
+    assert retry_after_s({"Retry-After": value}) == seconds
+
+
+def test_a_date_to_retry_after() -> None:
+    for zone in ("GMT", "-0000"):
+        when = (datetime.now(UTC) + timedelta(seconds=60)).strftime("%a, %d %b %Y %H:%M:%S ")
+        assert 55 <= retry_after_s({"Retry-After": when + zone}) <= 61
+    assert retry_after_s({}) == 1
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -117,11 +165,11 @@ MANIFEST = Manifest(
 ROWS = np.arange(100 * WIDTH, dtype=np.float32).reshape(100, WIDTH)
 
 
-def _open(url: str, *, chunk_tokens: int = 32, **policy) -> ReplayingTrunk:
+def _open(url: str, *, chunk_tokens: int = 32, manifest=MANIFEST, **policy) -> ReplayingTrunk:
     retry = RetryPolicy(**{"max_delay_s": 0.05, "give_up_after_s": 5.0, **policy})
     trunk = ReplayingTrunk(
         Endpoint(url, None, retry.connect_timeout_s, retry.reply_timeout_s),
-        MANIFEST,
+        manifest,
         Meter(),
         codec=Codec.FP16,
         max_positions=1000,
@@ -271,6 +319,104 @@ def test_a_full_server_is_asked_again_when_it_said() -> None:
         assert np.array_equal(trunk.receive(), ROWS[:20])
         trunk.close()
     assert arrivals[2] - arrivals[1] > 0.95
+
+
+def test_http_503_is_asked_again_when_it_said() -> None:
+    arrivals: list[float] = []
+
+    def status(number):
+        arrivals.append(time.monotonic())
+        return 503 if number in {1, 2} else None
+
+    def script(peer):
+        peer.welcome()
+        if peer.number == 0:
+            peer.forward()
+            return
+        peer.serve()
+
+    with hostile_server(script, status=status, headers={"Retry-After": "1"}) as server:
+        trunk = _open(server.url)
+        trunk.send(0, ROWS[:20], reply=20)
+        assert np.array_equal(trunk.receive(), ROWS[:20])
+        trunk.close()
+    assert [late > 0.95 for late in np.diff(arrivals)] == [False, True, True]
+
+
+@pytest.mark.parametrize("full", ["refused", "http"])
+def test_a_server_that_is_full_at_first_is_told_at_once(full) -> None:
+    def script(peer):
+        peer.socket.recv()
+        peer.error(CapacityRefused("full", 5))
+
+    settings = {"status": 503, "headers": {"Retry-After": "5"}} if full == "http" else {}
+    with hostile_server(script, **settings) as server:
+        with pytest.raises(CapacityRefused, match="again in 5 s"):
+            _open(server.url)
+        assert server.requests == 1
+
+
+def test_a_replay_is_announced_and_goes_as_fast_as_the_server_takes_it() -> None:
+    def script(peer):
+        peer.welcome(max_chunk_tokens=10, max_in_flight=4 if peer.number else 8)
+        if peer.number == 0:
+            for _ in range(4):
+                peer.reply(peer.forward())
+            peer.forward()
+            return
+        if peer.number == 1:
+            # Nothing is answered before all four that may be in flight have come.
+            for forward in [peer.forward() for _ in range(4)]:
+                peer.reply(forward)
+        peer.serve()
+
+    with hostile_server(script) as server:
+        trunk = _open(server.url)
+        trunk.send(0, ROWS[:40], reply=1)
+        trunk.receive()
+        trunk.send(40, ROWS[40:50], reply=10)
+        assert np.array_equal(trunk.receive(), ROWS[40:50])
+        trunk.close()
+    assert [peer.hello.replay_positions for peer in server.peers] == [0, 40]
+    assert _spans(server.peers[1]) == [*((at, 10, 0) for at in range(0, 40, 10)), (40, 10, 10)]
+
+
+def _exchange(trunk, rows):
+    trunk.send(0, rows, reply=1)
+    trunk.receive()
+
+
+@pytest.mark.parametrize("size", [400, 60, 2])
+def test_an_interrupt_while_the_link_is_stuck_leaves_nothing_behind(size) -> None:
+    over = threading.Event()
+    width = 4096 * 8
+    wide = np.ones((400, width), np.float32)  # in fp16 25 MB: more than queue and sockets hold
+    manifest = msgspec.structs.replace(
+        MANIFEST, geometry=msgspec.structs.replace(MANIFEST.geometry, hidden_size=width)
+    )
+
+    def script(peer):
+        peer.welcome()
+        if peer.number == 0:
+            over.wait(30)  # nothing is read meanwhile
+        peer.serve()
+
+    main = threading.main_thread().ident
+    interrupt = threading.Timer(0.5, lambda: signal.pthread_kill(main, signal.SIGINT))
+    with hostile_server(script) as server:
+        trunk = _open(server.url, manifest=manifest, chunk_tokens=128)
+        interrupt.start()
+        with pytest.raises(KeyboardInterrupt):
+            _exchange(trunk, wide[:size])
+        begin = time.monotonic()
+        trunk.abandon()
+        over.set()
+        assert time.monotonic() - begin < 1.0  # no goodbye behind megabytes
+        assert not [thread for thread in threading.enumerate() if thread.name == "sender"]
+        assert trunk.length == 0
+        trunk.send(0, wide[:3], reply=3)
+        assert np.array_equal(trunk.receive(), wide[:3])
+        trunk.close()
 
 
 @pytest.mark.timeout(60)

@@ -388,7 +388,9 @@ HELLO = {
     "max_positions": 2048,
     "witnesses": {"model.layers.1.mlp.up_proj.weight": "ffeeddccbbaa99887766554433221100"},
     "agent": "device/1.0",
+    "replay_positions": 0,
 }
+HELLO_DEFAULTS = {"witnesses": {}, "agent": "", "replay_positions": 0}
 WELCOME = {
     "type": "welcome",
     "session": "4f1c2b7d90e3a856",
@@ -424,8 +426,13 @@ MESSAGES = [
     ("hello", json.dumps(HELLO), HELLO),
     (
         "hello, only what it must have",
-        json.dumps({k: v for k, v in HELLO.items() if k not in {"witnesses", "agent"}}),
-        HELLO | {"witnesses": {}, "agent": ""},
+        json.dumps({k: v for k, v in HELLO.items() if k not in HELLO_DEFAULTS}),
+        HELLO | HELLO_DEFAULTS,
+    ),
+    (
+        "hello before a replay",
+        json.dumps(HELLO | {"replay_positions": 1234}),
+        HELLO | {"replay_positions": 1234},
     ),
     ("hello with a field of a later version", json.dumps(HELLO | {"color": ["blue"]}), HELLO),
     (
@@ -467,7 +474,7 @@ BAD_MESSAGES = [
     *(
         (f"hello without {field}", without(HELLO, field))
         for field in HELLO
-        if field not in {"type", "witnesses", "agent"}
+        if field not in {"type", *HELLO_DEFAULTS}
     ),
     *(
         (f"welcome without {field}", without(WELCOME, field))
@@ -476,6 +483,8 @@ BAD_MESSAGES = [
     *((f"error without {field}", without(REFUSAL, field)) for field in ("code", "message")),
     ("a number below 0", json.dumps(HELLO | {"max_positions": -1})),
     ("a number above 32 bits", json.dumps(HELLO | {"max_positions": 2**32})),
+    ("a replay below 0", json.dumps(HELLO | {"replay_positions": -1})),
+    ("a replay above 32 bits", json.dumps(HELLO | {"replay_positions": 2**32})),
     ("a fraction for a number", json.dumps(HELLO | {"max_positions": 1.5})),
     ("text for a number", json.dumps(HELLO | {"max_positions": "2048"})),
     ("a number for text", json.dumps(HELLO | {"agent": 1})),

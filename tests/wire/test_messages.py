@@ -27,6 +27,7 @@ HELLO = Hello(
     max_positions=128,
     witnesses={"w": "aabbccdd"},
     agent="a/1",
+    replay_positions=7,
 )
 WELCOME = Welcome(
     session="s", codec="fp16", max_positions=128, max_chunk_tokens=512, max_in_flight=8, agent="b/2"
@@ -37,7 +38,7 @@ LITERALS = {
         (
             '{"type":"hello","protocol":1,"fingerprint":"00112233","head_layers":1,"tail_layers":2,'
             '"hidden_size":64,"codecs":["fp16","fp32"],"max_positions":128,'
-            '"witnesses":{"w":"aabbccdd"},"agent":"a/1"}'
+            '"witnesses":{"w":"aabbccdd"},"agent":"a/1","replay_positions":7}'
         ),
     ),
     "welcome": (
