@@ -1,0 +1,300 @@
+"""An emulated link: a TCP proxy with a round-trip time, bandwidths, stalls and cuts.
+
+Needs no privileges, and only what goes through it is slow. A byte arrives when the link has sent it
+and all before it at its rate, plus half the round-trip time. All connections share the rate, as
+they share a phone's uplink. Neither loss nor TCP's slow start is emulated: the two real connections
+are on loopback.
+
+    python -m benchmarks.link --listen 127.0.0.1:9000 --to 127.0.0.1:8765 rtt=60ms,up=20Mbit
+    python -m benchmarks.link --check          how exact it is on this machine
+
+A description is a list of these, each may be left out:
+
+    rtt=60ms        round-trip time, half of it each way
+    jitter=5ms      each packet takes up to that much longer, without overtaking another
+    up=20Mbit       rate from who connects to the server; kbit, Mbit or Gbit a second
+    down=50Mbit     rate the other way
+    queue=200ms     what a direction's queue holds at most, as time at its rate; who sends more
+                    has to wait (200ms)
+    stall=1s/10s    nothing leaves for 1 s every 10 s, for the first time after 10 s
+    cut=30s         all connections are lost every 30 s
+
+On its stdin it takes ``stall SECONDS`` and ``cut``, one a line; at its end it stops.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import math
+import queue
+import random
+import re
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+from benchmarks.link_settings import LinkSettings
+
+__all__ = ["EmulatedLink", "emulated_link"]
+
+_PACKET_S = 0.001  # of the rate: what is delayed as one
+_PACKET_BYTES = (1448, 64 * 1024)  # at least a TCP segment
+_UNDERWAY_PACKETS = 1024  # bounds what a connection holds where the rate does not
+_SOCKET_BYTES = 64 * 1024  # what the sockets hold is no part of the link: keep it small
+
+
+class _Direction:
+    """The clock of one direction of the link, which all connections share."""
+
+    def __init__(self, rate: float, settings: LinkSettings) -> None:
+        self._rate = rate
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._begin = time.monotonic()
+        self._free_at = self._begin  # when all that was taken has left
+        self._stalled_until = 0.0
+        self._random = random.Random(0)  # noqa: S311  # the same jitter each time, no secret
+        least, most = _PACKET_BYTES
+        self.packet_bytes = int(min(max(rate * _PACKET_S, least), most))
+
+    def wait_for_room(self) -> None:
+        """Block while the queue is full."""
+        while True:
+            with self._lock:
+                waiting_s = self._free_at - time.monotonic() - self._settings.queue
+            if waiting_s <= 0:
+                return
+            time.sleep(waiting_s)
+
+    def take(self, count: int, arrived: float) -> float:
+        """Send so many bytes; returns when they arrive on the other side."""
+        with self._lock:
+            begin = self._after_stall(max(arrived, self._free_at, self._stalled_until))
+            self._free_at = begin + count / self._rate
+            late = self._random.uniform(0.0, self._settings.jitter)
+            return self._free_at + self._settings.rtt / 2 + late
+
+    def stall(self, seconds: float) -> None:
+        """Let nothing leave for a while."""
+        with self._lock:
+            self._stalled_until = time.monotonic() + seconds
+
+    def _after_stall(self, when: float) -> float:
+        every = self._settings.stall_every
+        since = when - self._begin
+        if math.isinf(every) or since < every:
+            return when
+        return when + max(0.0, self._settings.stall - since % every)
+
+
+class _Proxy:
+    """Accepts connections and passes them on.
+
+    In threads: they sleep to the microsecond, an event loop to the millisecond.
+    """
+
+    def __init__(
+        self, listener: socket.socket, to: tuple[str, int], settings: LinkSettings
+    ) -> None:
+        self._listener = listener
+        self._to = to
+        self._settings = settings
+        self._up = _Direction(settings.up, settings)
+        self._down = _Direction(settings.down, settings)
+        self._lock = threading.Lock()
+        self._open: set[_Passage] = set()
+
+    def run(self) -> None:
+        _start(self._cut_now_and_then)
+        while True:
+            near, _ = self._listener.accept()
+            _start(self._connect, near)
+
+    def stall(self, seconds: float) -> None:
+        self._up.stall(seconds)
+        self._down.stall(seconds)
+
+    def cut(self) -> None:
+        """Lose all connections, wherever they are in a message."""
+        with self._lock:
+            passages, self._open = self._open, set()
+        for passage in passages:
+            passage.lose()
+
+    def _cut_now_and_then(self) -> None:
+        while math.isfinite(self._settings.cut_every):
+            time.sleep(self._settings.cut_every)
+            self.cut()
+
+    def _connect(self, near: socket.socket) -> None:
+        try:
+            time.sleep(self._settings.rtt)  # of the real handshake, which loopback does not have
+            far = socket.create_connection(self._to, timeout=10)
+        except OSError:
+            near.close()
+            return
+        passage = _Passage(near, far)
+        with self._lock:
+            self._open.add(passage)
+        passage.run(self._up, self._down)
+        with self._lock:
+            self._open.discard(passage)
+
+
+class _Passage:
+    """One connection through the link."""
+
+    def __init__(self, near: socket.socket, far: socket.socket) -> None:
+        self._near = near
+        self._far = far
+        for one in (near, far):
+            one.settimeout(None)
+            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SOCKET_BYTES)
+
+    def run(self, up: _Direction, down: _Direction) -> None:
+        """Carry bytes both ways until both have ended, or the connection is lost."""
+        threads = []
+        for source, target, way in ((self._near, self._far, up), (self._far, self._near, down)):
+            packets: queue.Queue[tuple[float, bytes]] = queue.Queue(_UNDERWAY_PACKETS)
+            threads += [
+                _start(_carry, source, packets, way),
+                _start(self._deliver, packets, target),
+            ]
+        for thread in threads:
+            thread.join()
+        self._near.close()
+        self._far.close()
+
+    def lose(self) -> None:
+        """Lose the connection, wherever it is in a message."""
+        for one in (self._near, self._far):
+            with contextlib.suppress(OSError):
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                one.shutdown(socket.SHUT_RDWR)
+
+    def _deliver(self, packets: queue.Queue[tuple[float, bytes]], target: socket.socket) -> None:
+        """Give bytes to the other side when they have arrived; none are the end."""
+        data = b"-"
+        while data:
+            due, data = packets.get()
+            time.sleep(max(0.0, due - time.monotonic()))
+            try:
+                if data:
+                    target.sendall(data)
+                else:
+                    target.shutdown(socket.SHUT_WR)
+            except OSError:
+                self.lose()  # what is still under way is of no use
+
+
+def _carry(
+    source: socket.socket, packets: queue.Queue[tuple[float, bytes]], way: _Direction
+) -> None:
+    """Take bytes from one side as fast as the link does."""
+    data = b"-"
+    while data:
+        way.wait_for_room()
+        try:
+            data = source.recv(way.packet_bytes)
+        except OSError:
+            data = b""
+        packets.put((way.take(len(data), time.monotonic()), data))
+
+
+def _start(function: Callable[..., object], *arguments: object) -> threading.Thread:
+    thread = threading.Thread(target=function, args=arguments, daemon=True)
+    thread.start()
+    return thread
+
+
+class EmulatedLink:
+    """A running link, in a process of its own so that it keeps time whatever its user does.
+
+    Attributes:
+        address: Host and port to connect to.
+    """
+
+    def __init__(self, process: subprocess.Popen[str], address: tuple[str, int]) -> None:
+        self._process = process
+        self.address = address
+
+    def stall(self, seconds: float) -> None:
+        """Let nothing leave for a while."""
+        self._tell(f"stall {seconds}")
+
+    def cut(self) -> None:
+        """Lose all connections."""
+        self._tell("cut")
+
+    def _tell(self, command: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(command + "\n")
+        self._process.stdin.flush()
+
+
+@contextlib.contextmanager
+def emulated_link(to: tuple[str, int], description: str) -> Iterator[EmulatedLink]:
+    """Run a link to an address; :meth:`LinkSettings.parse` explains the description."""
+    command = [sys.executable, "-m", "benchmarks.link", "--to", f"{to[0]}:{to[1]}", description]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            match = re.fullmatch(r"listening on (\S+):(\d+)\n", process.stdout.readline())
+            assert match, "the link did not start"
+            yield EmulatedLink(process, (match[1], int(match[2])))
+        finally:
+            process.kill()
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    return host, int(port)
+
+
+def _obey(proxy: _Proxy) -> None:
+    for line in sys.stdin:
+        command, *arguments = line.split()
+        if command == "stall":
+            proxy.stall(float(arguments[0]))
+        elif command == "cut":
+            proxy.cut()
+
+
+def main() -> int:
+    """Run a link, or check one."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--listen", default="127.0.0.1:0", metavar="HOST:PORT")
+    parser.add_argument("--to", metavar="HOST:PORT", help="the server")
+    parser.add_argument("--check", action="store_true", help="measure how exact links are here")
+    parser.add_argument("link", nargs="?", default="", help="its description")
+    args = parser.parse_args()
+    if args.check:
+        from benchmarks.link_check import check
+
+        return 0 if check() else 1
+    try:
+        settings = LinkSettings.parse(args.link)
+        listen, to = _address(args.listen), _address(args.to or "")
+    except ValueError as error:
+        parser.error(str(error))
+    with socket.create_server(listen) as listener:
+        host, port = listener.getsockname()[:2]
+        proxy = _Proxy(listener, to, settings)
+        _start(proxy.run)
+        print(f"listening on {host}:{port}", flush=True)
+        _obey(proxy)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

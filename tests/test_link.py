@@ -1,0 +1,146 @@
+"""The emulated link that benchmarks use: slow as asked, and nothing is lost or changed."""
+
+import contextlib
+import math
+import socket
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from benchmarks.link import emulated_link
+from benchmarks.link_settings import LinkSettings
+
+
+@contextlib.contextmanager
+def _echo():
+    def serve():
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=repeat, args=(listener.accept()[0],), daemon=True).start()
+
+    def repeat(connection):
+        with contextlib.suppress(OSError), connection:
+            while data := connection.recv(1 << 16):
+                connection.sendall(data)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, daemon=True).start()
+        yield listener.getsockname()[:2]
+
+
+def _read(connection, count):
+    found = b""
+    while len(found) < count and (data := connection.recv(1 << 16)):
+        found += data
+    return found
+
+
+def test_a_description_means_its_numbers():
+    settings = LinkSettings.parse(
+        "rtt=60ms,jitter=500us,up=20Mbit,down=1Gbit,queue=0.1s,stall=1s/10s,cut=30s"
+    )
+    assert settings == LinkSettings(
+        rtt=0.06,
+        jitter=0.0005,
+        up=2.5e6,
+        down=1.25e8,
+        queue=0.1,
+        stall=1,
+        stall_every=10,
+        cut_every=30,
+    )
+    assert LinkSettings.parse("") == LinkSettings()
+    assert math.isinf(LinkSettings().up)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "rtt",
+        "rtt=60",
+        "rtt=60Mbit",
+        "up=20ms",
+        "up=0Mbit",
+        "speed=1ms",
+        "rtt=-1ms",
+        "stall=2s",
+        "stall=2s/1s",
+        "cut=0s",
+        "rtt=1ms;up=1Mbit",
+    ],
+)
+def test_a_description_that_makes_no_sense_is_refused(wrong):
+    with pytest.raises(ValueError, match=r"no|0|stalls"):
+        LinkSettings.parse(wrong)
+
+
+def test_bytes_come_through_as_they_were_and_not_too_early():
+    data = np.random.default_rng(0).bytes(500_000)
+    with (
+        _echo() as to,
+        emulated_link(to, "rtt=50ms,jitter=5ms,up=8Mbit,stall=50ms/200ms") as link,
+        socket.create_connection(link.address) as connection,
+    ):
+        connection.sendall(b"x")
+        assert connection.recv(1) == b"x"  # the emulated handshake is over
+        begin = time.monotonic()
+        connection.sendall(b"y")
+        assert connection.recv(1) == b"y"
+        assert time.monotonic() - begin >= 0.05
+        begin = time.monotonic()
+        threading.Thread(target=connection.sendall, args=(data,)).start()
+        assert _read(connection, len(data)) == data
+        assert time.monotonic() - begin >= 0.5 + 0.05  # a megabyte a second
+
+
+def test_who_sends_more_than_the_queue_holds_has_to_wait():
+    with (
+        _echo() as to,
+        emulated_link(to, "up=1Mbit,queue=10ms") as link,
+        socket.create_connection(link.address) as connection,
+    ):
+        connection.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            connection.sendall(bytes(20_000_000))
+
+
+def test_the_end_of_a_connection_comes_through():
+    with (
+        _echo() as to,
+        emulated_link(to, "rtt=10ms") as link,
+        socket.create_connection(link.address) as connection,
+    ):
+        connection.sendall(b"last words")
+        connection.shutdown(socket.SHUT_WR)
+        assert _read(connection, 1000) == b"last words"
+
+
+def test_a_cut_ends_and_a_stall_delays():
+    with _echo() as to, emulated_link(to, "rtt=0ms") as link:
+        with socket.create_connection(link.address) as connection:
+            connection.sendall(b"x")
+            assert connection.recv(1) == b"x"
+            link.cut()
+            with contextlib.suppress(ConnectionResetError):
+                assert connection.recv(1) == b""
+        with socket.create_connection(link.address) as connection:
+            connection.sendall(b"y")
+            assert connection.recv(1) == b"y"
+            link.stall(1.0)
+            time.sleep(0.2)  # it has read that by now
+            begin = time.monotonic()
+            connection.sendall(b"z")
+            assert connection.recv(1) == b"z"
+            assert time.monotonic() - begin >= 0.5
+
+
+def test_nobody_at_the_other_end():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        with (
+            emulated_link(probe.getsockname(), "") as link,
+            socket.create_connection(link.address) as connection,
+        ):
+            assert connection.recv(1) == b""
