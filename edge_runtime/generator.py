@@ -91,7 +91,7 @@ class TextGenerator:
             token: Bearer token, where the server wants one.
             codec: ``fp16``, ``bf16`` or ``fp32``: how hidden states cross the wire.
             max_positions: Tokens that the conversation may grow to; at most the model's own.
-            chunk_tokens: Prompts go in pieces of that many tokens.
+            chunk_tokens: Prompts go in pieces of at most that many tokens.
             runtime: Threads and memory settings of onnxruntime.
             retry: How long to wait for the server, and how hard to try when the connection is
                 lost.
@@ -100,7 +100,9 @@ class TextGenerator:
             BundleError: the bundle is missing, altered or malformed.
             UsageError: a setting makes no sense.
             LinkError: the server cannot be reached.
-            Refused: the server does not serve this bundle, is full, or wants another token.
+            CapacityRefused: the server is full; ``retry_after_s`` says when to try again. (Only a
+                session that was open once waits by itself, as ``retry`` says.)
+            Refused: the server does not serve this bundle, or wants another token.
             ServerError: the server is shutting down, or failed.
             ProtocolError: the server broke the protocol.
             RemoteError: an error that this version does not know.

@@ -6,6 +6,7 @@ import logging
 import signal
 import threading
 import time
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -165,8 +166,10 @@ MANIFEST = Manifest(
 ROWS = np.arange(100 * WIDTH, dtype=np.float32).reshape(100, WIDTH)
 
 
-def _open(url: str, *, chunk_tokens: int = 32, manifest=MANIFEST, **policy) -> ReplayingTrunk:
-    retry = RetryPolicy(**{"max_delay_s": 0.05, "give_up_after_s": 5.0, **policy})
+def _open(
+    url: str, *, chunk_tokens: int = 32, manifest=MANIFEST, retry=None, **policy
+) -> ReplayingTrunk:
+    retry = retry or RetryPolicy(**{"max_delay_s": 0.05, "give_up_after_s": 5.0, **policy})
     trunk = ReplayingTrunk(
         Endpoint(url, None, retry.connect_timeout_s, retry.reply_timeout_s),
         manifest,
@@ -319,6 +322,54 @@ def test_a_full_server_is_asked_again_when_it_said() -> None:
         assert np.array_equal(trunk.receive(), ROWS[:20])
         trunk.close()
     assert arrivals[2] - arrivals[1] > 0.95
+
+
+@dataclass(frozen=True)
+class _Recording(RetryPolicy):
+    """A policy that remembers what it was asked."""
+
+    asked: list = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Its settings are the defaults."""
+
+    def delay_s(self, attempt, **wishes):
+        self.asked.append((attempt, wishes))
+        return 0.0
+
+
+@pytest.mark.parametrize(
+    ("trouble", "wished_s", "spread"),
+    [
+        (None, 0.0, False),
+        (ServerDraining(), 0.0, True),
+        (SessionEvicted(), 0.0, True),
+        (CapacityRefused("full", 9), 9, False),
+    ],
+)
+def test_what_a_server_said_decides_when_it_is_asked_again(trouble, wished_s, spread) -> None:
+    def script(peer):
+        if peer.number == 1:
+            peer.socket.recv()
+            if trouble is not None:
+                peer.error(trouble)
+            return
+        peer.welcome()
+        if peer.number == 0:
+            peer.forward()
+            return
+        peer.serve()
+
+    policy = _Recording()
+    with hostile_server(script) as server:
+        trunk = _open(server.url, retry=policy)
+        trunk.send(0, ROWS[:20], reply=20)
+        assert np.array_equal(trunk.receive(), ROWS[:20])
+        trunk.close()
+    assert policy.asked == [
+        (0, {"wished_s": 0.0, "spread": False}),
+        (1, {"wished_s": wished_s, "spread": spread}),
+    ]
 
 
 def test_http_503_is_asked_again_when_it_said() -> None:
