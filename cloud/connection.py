@@ -133,7 +133,7 @@ class Connection:
         offer = self._service.offer
         accepted = accept_hello(hello, offer)
         scheduler = self._service.scheduler
-        session = await open_session(scheduler, accepted)
+        session = await open_session(scheduler, accepted, hello.replay_positions)
         try:
             welcome = Welcome(
                 session=self._id,
