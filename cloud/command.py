@@ -22,8 +22,10 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from cloud.listener import bind, is_loopback
-from lambda_split.arguments import non_negative, positive, read_token_file
+from cloud.listener import bind, check_exposure, is_loopback
+from cloud.tls import ServerTls
+from cloud.tokens import TokenStore
+from lambda_split.arguments import non_negative, positive
 from lambda_split.errors import UsageError
 from lambda_split.split import Split
 
@@ -86,13 +88,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--token-file",
         type=pathlib.Path,
         metavar="FILE",
-        help="devices must present the token in this file. It crosses the wire as it is: beyond "
-        "this machine put a proxy with TLS in front",
+        help="devices must present a token of which this file has the hash; 'lambda-split token' "
+        "makes both",
+    )
+    server.add_argument(
+        "--tls-cert",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="serve wss:// with this certificate chain (PEM)",
+    )
+    server.add_argument(
+        "--tls-key", type=pathlib.Path, metavar="FILE", help="the certificate's private key (PEM)"
     )
     server.add_argument(
         "--insecure",
         action="store_true",
-        help="listen beyond this machine without a token: whoever reaches the port can use it",
+        help="listen beyond this machine without TLS or without tokens: whoever reaches the port "
+        "can use it, and whoever is on the way can listen. Right behind a proxy that does both",
     )
     server.add_argument(
         "--max-sessions", type=positive, default=16, metavar="N", help="at a time (%(default)s)"
@@ -128,19 +140,30 @@ def run(args: argparse.Namespace) -> int:
         InternalError: the engine broke while serving.
     """
     _log_to_stderr(args.log_level)
-    token = None if args.token_file is None else read_token_file(args.token_file)
+    tokens = None if args.token_file is None else TokenStore(args.token_file)
+    tls = _tls(args.tls_cert, args.tls_key)
     with contextlib.closing(bind(args.host, args.port)) as listener:
-        if token is None and not args.insecure and not is_loopback(listener):
-            raise UsageError(
-                f"--host {args.host} can be reached from other machines: give a --token-file, or "
-                "say --insecure to let everyone in"
-            )
+        check_exposure(
+            args.host,
+            loopback=is_loopback(listener),
+            has_tls=tls is not None,
+            has_tokens=tokens is not None,
+            insecure=args.insecure,
+        )
         # Before torch is loaded: OpenMP workers that spin while they wait would starve whatever
         # shares the machine, above all a device side on the same cores.
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         engine, offer = _load(args)
-        asyncio.run(_serve(engine, offer, listener, _limits(args), token))
+        asyncio.run(_serve(engine, offer, listener, _limits(args), tokens=tokens, tls=tls))
     return 0
+
+
+def _tls(cert: pathlib.Path | None, key: pathlib.Path | None) -> ServerTls | None:
+    if cert is None and key is None:
+        return None
+    if cert is None or key is None:
+        raise UsageError("give both --tls-cert and --tls-key, or neither")
+    return ServerTls(cert, key)
 
 
 def _load(args: argparse.Namespace) -> tuple[Engine, ServerOffer]:
@@ -176,7 +199,9 @@ async def _serve(
     offer: ServerOffer,
     listener: socket.socket,
     limits: Limits,
-    token: str | None,
+    *,
+    tokens: TokenStore | None,
+    tls: ServerTls | None,
 ) -> None:
     from cloud.server import serve
 
@@ -187,7 +212,9 @@ async def _serve(
             stop.set_exception(fault)
 
     with _signals(stop):
-        async with serve(engine, offer, listener, limits=limits, token=token, on_fault=fail) as url:
+        async with serve(
+            engine, offer, listener, limits=limits, tokens=tokens, tls=tls, on_fault=fail
+        ) as url:
             sys.stdout.write(f"listening on {url}\n")
             sys.stdout.flush()
             await stop

@@ -16,6 +16,7 @@ from typing import Any
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
+from cloud.grants import Guest
 from cloud.scheduler import Reply, Scheduler
 from cloud.sessions import OpenSession, open_session
 from lambda_split import __version__
@@ -27,11 +28,12 @@ from lambda_split.errors import (
     RequestError,
     ServerDraining,
     SessionEvicted,
+    TokenRevoked,
     UnexpectedMessage,
     WireError,
 )
 from lambda_split.wire.frames import HEADER_BYTES, Codec, Frame, payload_bytes
-from lambda_split.wire.handshake import ServerOffer, accept_hello
+from lambda_split.wire.handshake import Accepted, ServerOffer, accept_hello
 from lambda_split.wire.messages import (
     MAX_MESSAGE_BYTES,
     ErrorMessage,
@@ -54,8 +56,11 @@ class Limits:
         max_chunk_tokens: The most positions of one frame; with the hidden size it bounds what is
             allocated for a message.
         max_in_flight: The most forwards of a session that wait for their replies.
-        max_connections: The most connections at a time, with those that have no session yet.
-        handshake_s: Seconds until the upgrade, and then the hello, must have arrived.
+        max_connections: The most connections at a time, without those that have no session yet.
+        max_newcomers: The most connections that have no session yet; see :mod:`cloud.newcomers`.
+        handshake_s: Seconds for TLS, then for the upgrade request, then for the hello, each to be
+            complete.
+        ping_s: Seconds between pings, and for the answer to one.
         drain_s: Seconds that sessions have for what is under way when the server stops.
         goodbye_s: Seconds to deliver a last message and to close.
     """
@@ -63,7 +68,9 @@ class Limits:
     max_chunk_tokens: int = 512
     max_in_flight: int = 8
     max_connections: int = 48
+    max_newcomers: int = 128
     handshake_s: int = 10
+    ping_s: float = 20.0
     drain_s: float = 3.0
     goodbye_s: float = 2.0
 
@@ -101,11 +108,13 @@ class Connection:
     Args:
         socket: Open.
         service: What is served.
+        guest: What the gate knows of it.
     """
 
-    def __init__(self, socket: ServerConnection, service: Service) -> None:
+    def __init__(self, socket: ServerConnection, service: Service, guest: Guest) -> None:
         self._socket = socket
         self._service = service
+        self._guest = guest
         self._protocol = ServerSession()
         self._id = secrets.token_hex(8)
         self._slots = asyncio.Semaphore(service.limits.max_in_flight)
@@ -132,9 +141,16 @@ class Connection:
             return
         offer = self._service.offer
         accepted = accept_hello(hello, offer)
+        with self._guest.session():
+            await self._serve(hello, accepted)
+
+    async def _serve(self, hello: Hello, accepted: Accepted) -> None:
+        """A session from its place in the engine to its end."""
+        offer = self._service.offer
         scheduler = self._service.scheduler
         session = await open_session(scheduler, accepted, hello.replay_positions)
         try:
+            self._guest.settle()
             welcome = Welcome(
                 session=self._id,
                 codec=accepted.codec.label,
@@ -144,8 +160,9 @@ class Connection:
                 agent=f"lambda-split/{__version__}",
             )
             _logger.info(
-                "session %s: open, layers %d to %d, %d positions, %s, agent %r",
+                "session %s: open for %s, layers %d to %d, %d positions, %s, agent %r",
                 self._id,
+                self._guest.name,
                 accepted.layers.start,
                 accepted.layers.stop - 1,
                 accepted.max_positions,
@@ -192,12 +209,15 @@ class Connection:
         gone = asyncio.ensure_future(self._socket.wait_closed())
         draining = asyncio.ensure_future(self._service.draining.wait())
         evicted = asyncio.ensure_future(session.evicted.wait())
-        tasks = (reader, writer, gone, draining, evicted)
+        revoked = asyncio.ensure_future(self._guest.revoked.wait())
+        tasks = (reader, writer, gone, draining, evicted, revoked)
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in (reader, writer):
                 if task.done():
                     return task.result()
+            if revoked.done():
+                raise TokenRevoked
             if evicted.done():
                 raise SessionEvicted
             if draining.done():

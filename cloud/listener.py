@@ -5,9 +5,9 @@ from __future__ import annotations
 import ipaddress
 import socket
 
-from lambda_split.errors import AddressUnavailable
+from lambda_split.errors import AddressUnavailable, UsageError
 
-__all__ = ["bind", "is_loopback", "url_of"]
+__all__ = ["bind", "check_exposure", "is_loopback", "url_of"]
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -50,7 +50,33 @@ def is_loopback(listener: socket.socket) -> bool:
     return ipaddress.ip_address(address.partition("%")[0]).is_loopback
 
 
-def url_of(listener: socket.socket) -> str:
-    """Where clients connect, such as ``ws://127.0.0.1:8765``."""
+def url_of(listener: socket.socket, *, tls: bool = False) -> str:
+    """Where clients connect, such as ``ws://127.0.0.1:8765``, or ``wss://…`` with TLS."""
+    scheme = "wss" if tls else "ws"
     host, port = listener.getsockname()[:2]
-    return f"ws://[{host}]:{port}" if ":" in host else f"ws://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
+def check_exposure(
+    host: str, *, loopback: bool, has_tls: bool, has_tokens: bool, insecure: bool
+) -> None:
+    """Refuse to serve other machines without TLS or without tokens, unless told to.
+
+    Args:
+        host: What the user asked to listen on, for the message.
+        loopback: Whether only this machine can connect there.
+        has_tls: Whether the server has a certificate.
+        has_tokens: Whether it wants tokens.
+        insecure: Whether the user says that it may go without.
+
+    Raises:
+        UsageError: others can connect, and one of the two is missing.
+    """
+    missing = [] if has_tls else ["--tls-cert and --tls-key, or what crosses the wire can be read"]
+    missing += [] if has_tokens else ["a --token-file, or whoever reaches the port can use it"]
+    if loopback or insecure or not missing:
+        return
+    raise UsageError(
+        f"--host {host} can be reached from other machines: give {'; and '.join(missing)}. "
+        "--insecure serves without (behind a proxy that does both, say)"
+    )

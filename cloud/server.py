@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
-import hmac
-import http
 import logging
 import socket
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 from websockets.asyncio.server import Server, ServerConnection
 from websockets.asyncio.server import serve as serve_websockets
-from websockets.datastructures import MultipleValuesError
-from websockets.http11 import Request, Response
 
 from cloud.connection import Connection, Limits, Service
 from cloud.engine import Engine
+from cloud.gate import Gate, StatusPage
 from cloud.listener import url_of
+from cloud.newcomers import CountingListener, Newcomers
 from cloud.pacing import Pacing
 from cloud.scheduler import Scheduler, Waiting
+from cloud.tls import ServerTls
+from cloud.tokens import TokenStore
 from lambda_split import __version__
 from lambda_split.errors import InternalError
 from lambda_split.wire.handshake import ServerOffer
@@ -29,9 +29,11 @@ from lambda_split.wire.messages import MAX_MESSAGE_BYTES
 __all__ = ["serve"]
 
 _logger = logging.getLogger(__name__)
-_PING_S = 20  # a device that vanished without a word is noticed after one or two of these
-_SCHEME = "Bearer "
-_RETRY_AFTER_S = 10
+_TLS_RECORD = b"\x16"  # the first byte of a TLS handshake, and of no HTTP request
+_NO_TLS = (
+    b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 19\r\n\r\n"
+    b"no TLS on this port"
+)
 
 
 @contextlib.asynccontextmanager
@@ -43,7 +45,10 @@ async def serve(
     limits: Limits | None = None,
     pacing: Pacing | None = None,
     waiting: Waiting | None = None,
-    token: str | None = None,
+    tokens: TokenStore | None = None,
+    tls: ServerTls | None = None,
+    status_page: StatusPage | None = None,
+    on_refused: Callable[[str], None] | None = None,
     on_fault: Callable[[InternalError], None] | None = None,
 ) -> AsyncIterator[str]:
     """Serve an engine inside an ``async with`` block.
@@ -54,11 +59,14 @@ async def serve(
     Args:
         engine: Run by a thread of its own.
         offer: What the handshake compares with.
-        listener: A bound socket; closed at the end.
+        listener: A bound socket; taken over, and closed at the end.
         limits: What one connection may ask; the defaults where None.
         pacing: How steps are filled; the defaults where None.
         waiting: How much may wait; the defaults where None.
-        token: The bearer token that the upgrade request must have; None lets everyone in.
+        tokens: One of these must stand in the upgrade request; None lets everyone in.
+        tls: The server's certificate; None serves plain ``ws://``.
+        status_page: See :class:`~cloud.gate.Gate`.
+        on_refused: See :class:`~cloud.gate.Gate`.
         on_fault: Called in the event loop when the engine's thread has died of a fault: nothing can
             be served any more, so leave the block.
 
@@ -68,35 +76,46 @@ async def serve(
     limits = limits or Limits()
     scheduler = Scheduler(engine, pacing=pacing, waiting=waiting)
     service = Service(offer, scheduler, limits)
+    newcomers = Newcomers(limits.max_newcomers)
+    gate = Gate(
+        newcomers,
+        max_connections=limits.max_connections,
+        tokens=tokens,
+        status_page=status_page,
+        on_refused=on_refused,
+    )
+    url = url_of(listener, tls=tls is not None)
 
     async def handle(connection: ServerConnection) -> None:
-        await Connection(connection, service).run()
+        with gate.admit(connection) as guest:
+            await Connection(connection, service, guest).run()
 
     # The library's log of details has frames and headers in it: hidden states and tokens.
     library_logger = logging.getLogger(f"{__name__}.websockets")
     library_logger.setLevel(logging.WARNING)
     server = await serve_websockets(
         handle,
-        sock=listener,
-        # Browsers send an Origin, devices don't: a web page must not reach a local server.
-        origins=[None],
-        process_request=_gate(token, limits.max_connections),
+        sock=CountingListener(listener, newcomers),
+        process_request=gate.check,
+        create_connection=_PlainConnection if tls is None else ServerConnection,
         compression=None,  # hidden states don't deflate, and it costs memory per connection
         max_size=MAX_MESSAGE_BYTES,  # a hello; an accepted session may send whole chunks
         max_queue=2,  # beyond what a device may have in flight, read little ahead
         open_timeout=limits.handshake_s,
         close_timeout=limits.goodbye_s,
-        ping_interval=_PING_S,
-        ping_timeout=_PING_S,
+        ping_interval=limits.ping_s,  # a device that vanished without a word is noticed
+        ping_timeout=limits.ping_s,
         server_header=f"lambda-split/{__version__}",
         logger=library_logger,
+        **_tls_settings(tls, limits),
     )
     if on_fault is not None:
         fault = asyncio.wrap_future(scheduler.fault)
         fault.add_done_callback(lambda done: on_fault(done.result()))
     scheduler.start()
     try:
-        yield url_of(listener)
+        with gate.watching_tokens():
+            yield url
     finally:
         await _stop(server, service)
 
@@ -116,34 +135,23 @@ async def _stop(server: Server, service: Service) -> None:
         await service.scheduler.stop(patience_s=0.5)
 
 
-def _gate(
-    token: str | None, max_connections: int
-) -> Callable[[ServerConnection, Request], Response | None]:
-    """Check the bearer token, and the number of connections, before the upgrade."""
-    expected = None if token is None else hashlib.sha256(token.encode()).digest()
-
-    def check(connection: ServerConnection, request: Request) -> Response | None:
-        if expected is not None and not _has_token(request, expected):
-            _logger.info("refused a connection without a valid token")
-            response = connection.respond(http.HTTPStatus.UNAUTHORIZED, "give a valid token\n")
-            response.headers["WWW-Authenticate"] = "Bearer"
-            return response
-        if len(connection.server.connections) >= max_connections:
-            _logger.warning("refused a connection: %d are open", max_connections)
-            response = connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "try again later\n")
-            response.headers["Retry-After"] = str(_RETRY_AFTER_S)
-            return response
-        return None
-
-    return check
+def _tls_settings(tls: ServerTls | None, limits: Limits) -> dict[str, Any]:
+    if tls is None:
+        return {}
+    # A time for the whole handshake, not for each of its messages.
+    return {
+        "ssl": tls.context,
+        "ssl_handshake_timeout": limits.handshake_s,
+        "ssl_shutdown_timeout": limits.goodbye_s,
+    }
 
 
-def _has_token(request: Request, expected: bytes) -> bool:
-    try:
-        header = request.headers.get("Authorization", "")
-    except MultipleValuesError:
-        return False
-    scheme, given = header[: len(_SCHEME)], header[len(_SCHEME) :]
-    # Digests have one length, and comparing them takes the same time wherever they differ.
-    digest = hashlib.sha256(given.strip().encode("utf-8", "surrogateescape")).digest()
-    return hmac.compare_digest(digest, expected) and scheme.lower() == _SCHEME.lower()
+class _PlainConnection(ServerConnection):
+    """Answers a device that speaks TLS where there is none, instead of waiting for a line end."""
+
+    def data_received(self, data: bytes) -> None:
+        if self.request is None and data[:1] == _TLS_RECORD:
+            self.transport.write(_NO_TLS)
+            self.transport.close()
+            return
+        super().data_received(data)

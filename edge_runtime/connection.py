@@ -9,17 +9,19 @@ import socket
 import struct
 import time
 import urllib.parse
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import NoReturn
 
 import websockets.exceptions
 import websockets.sync.client
+import websockets.uri
 
 import lambda_split
+from edge_runtime.endpoint import Endpoint
 from edge_runtime.retry import retry_after_s
 from edge_runtime.sender import MessageSender
 from edge_runtime.stats import Meter
+from edge_runtime.tls import speaks_tls, tls_error_of
 from lambda_split.bundle import Manifest
 from lambda_split.errors import (
     CapacityRefused,
@@ -28,6 +30,9 @@ from lambda_split.errors import (
     RemoteError,
     ServerDraining,
     ServerUnreachable,
+    TlsRequired,
+    TokenMissing,
+    TokenRevoked,
     Unauthorized,
     UnexpectedMessage,
     UsageError,
@@ -48,39 +53,8 @@ _MOST_IN_FLIGHT = 16
 # Close codes (RFC 6455, section 7.4.1) by which one side objects to what the other sent: protocol
 # error, invalid text, policy, message too big. Trying the same again would change nothing.
 _OBJECTIONS = frozenset({1002, 1007, 1008, 1009})
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """Where the trunk is and how to reach it.
-
-    Attributes:
-        url: ``ws://`` or ``wss://`` address.
-        token: Bearer token for the upgrade request; never logged.
-        connect_timeout_s: For TCP, TLS, upgrade and welcome, each.
-        reply_timeout_s: A reply that takes longer, or a message that the server does not read for
-            so long, counts as a lost connection.
-
-    Raises:
-        UsageError: the address is no WebSocket address, or the token cannot stand in a header.
-    """
-
-    url: str
-    token: str | None = None
-    connect_timeout_s: float = 10.0
-    reply_timeout_s: float = 60.0
-
-    def __post_init__(self) -> None:
-        _check_url(self.url)
-        token = self.token
-        if token is not None and (
-            not token or not token.isascii() or not token.isprintable() or " " in token
-        ):
-            raise UsageError("the token must be printable ASCII characters without spaces")
-
-    def __repr__(self) -> str:
-        secret = "" if self.token is None else ", token=…"
-        return f"Endpoint(url={self.url!r}{secret})"
+_REVOKED = 'error_description="revoked"'  # in the challenge of HTTP 401
+_PLAIN_PORT = 80
 
 
 def make_hello(manifest: Manifest, codecs: tuple[Codec, ...], max_positions: int) -> Hello:
@@ -118,7 +92,10 @@ class Connection:
         Raises:
             ServerUnreachable: no connection.
             CapacityRefused: the server is full, or answered HTTP 503.
-            Unauthorized: the token is missing or wrong.
+            TlsError: the server's certificate is not to be trusted, or only one side speaks TLS.
+            Unauthorized: the server does not know the token.
+            TokenMissing: there is none, and the server wants one.
+            TokenRevoked: the server takes it no more.
             Refused: the handshake failed.
             ServerError: the server is shutting down, or in trouble.
             ProtocolError: the server broke the protocol.
@@ -226,20 +203,6 @@ class Connection:
             _raise_closed(cause)
 
 
-def _check_url(url: str) -> None:
-    """Refuse what would fail in the socket library, each part in a way of its own."""
-    try:
-        parts = urllib.parse.urlsplit(url)
-        host, port = parts.hostname or "", parts.port
-        host.encode("idna")
-    except (ValueError, UnicodeError, AttributeError) as error:
-        raise UsageError(f"{url!r} is not a WebSocket address: {error}") from error
-    if parts.scheme not in {"ws", "wss"}:
-        raise UsageError(f"the server's address {url!r} must begin with ws:// or wss://")
-    if not host or port == 0:
-        raise UsageError(f"{url!r} is not a WebSocket address: it must be like ws://HOST:PORT")
-
-
 def _raise_closed(error: Exception) -> NoReturn:
     """The connection ended: by accident, or because one side objects to what the other sent."""
     if isinstance(error, ConnectionLost):
@@ -288,6 +251,7 @@ def _connect(
         connection = lifetime.enter_context(
             websockets.sync.client.connect(
                 endpoint.url,
+                ssl=endpoint.tls,
                 additional_headers=headers,
                 compression=None,  # hidden states do not deflate
                 open_timeout=endpoint.connect_timeout_s,
@@ -298,19 +262,54 @@ def _connect(
                 proxy=None,
             )
         )
+        _refuse_redirect(endpoint, connection)
         _limit_sending(connection.socket, endpoint.reply_timeout_s)
     except websockets.exceptions.InvalidStatus as error:
-        if error.response.status_code == HTTPStatus.UNAUTHORIZED:
-            raise Unauthorized from error
-        if error.response.status_code == HTTPStatus.SERVICE_UNAVAILABLE:
-            raise CapacityRefused("HTTP 503", retry_after_s(error.response.headers)) from error
-        reason = f"the server answered HTTP {error.response.status_code}"
-        raise ServerUnreachable(endpoint.url, reason) from error
+        _raise_status(endpoint, error)
     except websockets.exceptions.InvalidURI as error:
         raise UsageError(f"{endpoint.url!r} is not a WebSocket address") from error
     except TimeoutError as error:
         reason = f"no connection within {endpoint.connect_timeout_s:g} s"
         raise ServerUnreachable(endpoint.url, reason) from error
     except (OSError, websockets.exceptions.WebSocketException) as error:
+        if (wrong := tls_error_of(endpoint.url, error)) is not None:
+            raise wrong from error
+        if isinstance(error, websockets.exceptions.InvalidMessage):
+            _raise_if_tls(endpoint, error)  # its answer to plain HTTP is none, or an alert
         raise ServerUnreachable(endpoint.url, str(error) or type(error).__name__) from error
     return connection
+
+
+def _raise_status(endpoint: Endpoint, error: websockets.exceptions.InvalidStatus) -> NoReturn:
+    """The server answered the upgrade request with something else than an upgrade."""
+    status = error.response.status_code
+    if status == HTTPStatus.UNAUTHORIZED:
+        if endpoint.token is None:
+            raise TokenMissing from error
+        challenge = " ".join(error.response.headers.get_all("WWW-Authenticate"))
+        raise (TokenRevoked if _REVOKED in challenge else Unauthorized) from error
+    if status == HTTPStatus.BAD_REQUEST:
+        _raise_if_tls(endpoint, error)  # what proxies answer to plain HTTP
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        raise CapacityRefused("HTTP 503", retry_after_s(error.response.headers)) from error
+    raise ServerUnreachable(endpoint.url, f"the server answered HTTP {status}") from error
+
+
+def _raise_if_tls(endpoint: Endpoint, cause: Exception) -> None:
+    """Tell a wrong scheme from a server in trouble."""
+    if endpoint.tls is not None:
+        return
+    parts = urllib.parse.urlsplit(endpoint.url)
+    if speaks_tls(parts.hostname or "", parts.port or _PLAIN_PORT, endpoint.connect_timeout_s):
+        raise TlsRequired(endpoint.url) from cause
+
+
+def _refuse_redirect(
+    endpoint: Endpoint, connection: websockets.sync.client.ClientConnection
+) -> None:
+    """The library follows redirects; hidden states go where the user said, and nowhere else."""
+    wanted = websockets.uri.parse_uri(endpoint.url)
+    found = connection.protocol.uri
+    if (found.secure, found.host, found.port) != (wanted.secure, wanted.host, wanted.port):
+        reason = f"it redirects to {found.host}:{found.port}: where that is right, give its address"
+        raise ServerUnreachable(endpoint.url, reason)

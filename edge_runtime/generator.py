@@ -77,6 +77,7 @@ class TextGenerator:
         url: str,
         *,
         token: str | None = None,
+        ca_file: str | os.PathLike[str] | None = None,
         codec: str = "fp16",
         max_positions: int | None = None,
         chunk_tokens: int = DEFAULT_CHUNK_TOKENS,
@@ -89,6 +90,7 @@ class TextGenerator:
             bundle: The bundle's folder, or one that was loaded already.
             url: ``ws://`` or ``wss://`` address of the trunk service.
             token: Bearer token, where the server wants one.
+            ca_file: PEM file with issuers to trust beside the system's, for a private certificate.
             codec: ``fp16``, ``bf16`` or ``fp32``: how hidden states cross the wire.
             max_positions: Tokens that the conversation may grow to; at most the model's own.
             chunk_tokens: Prompts go in pieces of at most that many tokens.
@@ -100,6 +102,7 @@ class TextGenerator:
             BundleError: the bundle is missing, altered or malformed.
             UsageError: a setting makes no sense.
             LinkError: the server cannot be reached.
+            TlsError: its certificate is not to be trusted, or only one side speaks TLS.
             CapacityRefused: the server is full; ``retry_after_s`` says when to try again. (Only a
                 session that was open once waits by itself, as ``retry`` says.)
             Refused: the server does not serve this bundle, or wants another token.
@@ -122,7 +125,7 @@ class TextGenerator:
         policy = RetryPolicy() if retry is None else retry
         meter = Meter()
         trunk = ReplayingTrunk(
-            Endpoint(url, token, policy.connect_timeout_s, policy.reply_timeout_s),
+            Endpoint(url, token, policy.connect_timeout_s, policy.reply_timeout_s, ca_file),
             loaded.manifest,
             meter,
             codec=wanted,

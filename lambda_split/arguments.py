@@ -36,8 +36,12 @@ def _at_least(lowest: int, text: str) -> int:
     return value
 
 
-def read_token_file(path: str | os.PathLike[str]) -> str:
-    """Read a bearer token: the file's only line. Warns where other users could read it too.
+def read_token_file(path: str | os.PathLike[str], option: str = "--token-file") -> str:
+    """Read a device's bearer token: the file's only line. Warns where others could read it too.
+
+    Args:
+        path: The file.
+        option: How it was given on the command line, for errors.
 
     Raises:
         UsageError: it cannot be read, or holds nothing that fits into a header.
@@ -48,13 +52,13 @@ def read_token_file(path: str | os.PathLike[str]) -> str:
             others = os.fstat(file.fileno()).st_mode & (stat.S_IRGRP | stat.S_IROTH)
     except (OSError, ValueError) as error:  # ValueError: a path with a null character
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise UsageError(f"--token-file {path}: {reason}") from error
+        raise UsageError(f"{option} {path}: {reason}") from error
     if others and os.name == "posix":
         _logger.warning("%s can be read by other users of this machine", path)
     token = data.strip()
     if not token or len(data) > _MAX_TOKEN_BYTES or not all(0x21 <= b <= 0x7E for b in token):
         raise UsageError(
-            f"--token-file {path}: it must hold one token of printable ASCII without spaces, at "
+            f"{option} {path}: it must hold one token of printable ASCII without spaces, at "
             f"most {_MAX_TOKEN_BYTES} bytes"
         )
     return token.decode("ascii")

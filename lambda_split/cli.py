@@ -34,6 +34,7 @@ COMMANDS: Final = {
     "export": _Command("export.command", "cut a checkpoint and write a bundle for devices"),
     "inspect": _Command("lambda_split.commands.inspect", "show and check a bundle"),
     "serve": _Command("cloud.command", "serve a checkpoint's trunk"),
+    "token": _Command("cloud.token_command", "make a token for a device"),
     "generate": _Command("edge_runtime.commands.generate", "complete one prompt on this device"),
     "chat": _Command("edge_runtime.commands.chat", "chat with a model on this device"),
 }

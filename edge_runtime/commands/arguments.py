@@ -29,6 +29,11 @@ def add_session_arguments(parser: argparse.ArgumentParser) -> None:
         help="how hidden states cross the wire (default: fp16)",
     )
     link.add_argument("--token-file", metavar="FILE", help="file with the bearer token")
+    link.add_argument(
+        "--ca-file",
+        metavar="FILE",
+        help="trust the issuers in this file (PEM), too: for a server with a private certificate",
+    )
     device = parser.add_argument_group("device")
     device.add_argument(
         "--threads", type=positive, metavar="N", help="CPU threads for head and tail"
@@ -62,6 +67,7 @@ def open_generator(args: argparse.Namespace) -> TextGenerator:
         args.bundle,
         args.url,
         token=None if args.token_file is None else read_token_file(args.token_file),
+        ca_file=args.ca_file,
         codec=args.codec,
         max_positions=args.max_positions,
         runtime=RuntimeSettings(threads=args.threads),

@@ -25,7 +25,7 @@ from edge_runtime.generator import TextGenerator
 from edge_runtime.sampling import SamplingSettings
 from edge_runtime.stats import GenerationStats
 from edge_runtime.stream import GenerationResult
-from lambda_split.errors import LinkError, PromptTooLong, WireError
+from lambda_split.errors import LinkError, PromptTooLong, TlsError, WireError
 
 __all__ = ["add_arguments", "run"]
 
@@ -86,7 +86,7 @@ def _converse(
                 f"{error.max_positions} (see --max-positions); /reset begins a new one\n"
             )
             continue
-        except (LinkError, WireError) as error:
+        except (LinkError, TlsError, WireError) as error:
             # Nothing is lost: the conversation is here, and the next turn connects again.
             messages.pop()
             sys.stderr.write(f"\n{error}\nsay it again to try once more\n")

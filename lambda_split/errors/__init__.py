@@ -8,7 +8,9 @@
     │   ├── MissingExtra           an optional dependency is not installed
     │   ├── PromptEmpty            nothing to continue
     │   ├── PromptTooLong          the prompt leaves no room in the model's positions
-    │   └── ChatTemplateError      the chat template refused the messages, or failed on them
+    │   ├── ChatTemplateError      the chat template refused the messages, or failed on them
+    │   ├── TokenFileInvalid       a line of the server's token file is malformed
+    │   └── TlsFileInvalid         a certificate or key file cannot be used
     ├── BundleError                the folder that a device runs
     │   ├── BundleNotFound         no manifest there
     │   ├── ManifestInvalid        the manifest is not what the schema says
@@ -40,20 +42,29 @@
     │   │   ├── FrameUnknownKind   ├── FrameUnknownFlags   ├── FrameUnknownCodec
     │   │   ├── FrameVersion       ├── SequenceBroken      ├── MessageMalformed
     │   │   ├── UnexpectedMessage  └── HandshakeTimeout
-    │   ├── Refused                the handshake failed; no hidden state was sent
+    │   ├── Refused                the server does not want the session
     │   │   ├── VersionRefused     ├── FingerprintRefused  ├── SplitRefused
     │   │   ├── WidthRefused       ├── CodecRefused        ├── PositionsRefused
-    │   │   ├── CapacityRefused    └── Unauthorized
+    │   │   ├── CapacityRefused    ├── Unauthorized        ├── TokenMissing
+    │   │   └── TokenRevoked
     │   ├── RequestError           one forward was rejected; the session goes on unchanged
     │   │   ├── PositionGap        ├── PositionBeyondEnd   ├── ChunkTooLong
     │   │   ├── NonFinite          └── CodecOverflow
     │   ├── ServerError            the server's own trouble; reconnect and replay
     │   │   ├── ServerDraining     ├── SessionEvicted      └── InternalError
     │   └── RemoteError            a code that this version does not know
-    └── LinkError                  the way to the server
-        ├── AddressUnavailable     the server cannot listen there
-        ├── ServerUnreachable      no connection within the allowed time
-        └── ConnectionLost         it broke; raised only after replaying was given up
+    ├── LinkError                  the way to the server; trying again may help
+    │   ├── AddressUnavailable     the server cannot listen there
+    │   ├── ServerUnreachable      no connection within the allowed time
+    │   └── ConnectionLost         it broke; raised only after replaying was given up
+    └── TlsError                   no trusted connection; trying again would change nothing
+        ├── CertificateExpired         out of date
+        ├── CertificateNotYetValid     begins in the future
+        ├── CertificateWrongHost       for another name
+        ├── CertificateUnknownIssuer   nobody vouches for it
+        ├── CertificateRejected        unusable for another reason
+        ├── TlsRequired                ws:// where the server speaks TLS
+        └── TlsMissing                 wss:// where it does not
 
 Errors are dataclasses: they hold the facts as fields and compose their sentence from them.
 A sentence says what is wrong and, where there is something to do, what to do.
@@ -96,9 +107,17 @@ from lambda_split.errors.export import (
 )
 from lambda_split.errors.link import (
     AddressUnavailable,
+    CertificateExpired,
+    CertificateNotYetValid,
+    CertificateRejected,
+    CertificateUnknownIssuer,
+    CertificateWrongHost,
     ConnectionLost,
     LinkError,
     ServerUnreachable,
+    TlsError,
+    TlsMissing,
+    TlsRequired,
 )
 from lambda_split.errors.protocol import (
     FrameLengthMismatch,
@@ -121,6 +140,8 @@ from lambda_split.errors.refusals import (
     PositionsRefused,
     Refused,
     SplitRefused,
+    TokenMissing,
+    TokenRevoked,
     Unauthorized,
     VersionRefused,
     WidthRefused,
@@ -142,6 +163,8 @@ from lambda_split.errors.usage import (
     MissingExtra,
     PromptEmpty,
     PromptTooLong,
+    TlsFileInvalid,
+    TokenFileInvalid,
     UsageError,
 )
 from lambda_split.errors.wire import (
@@ -159,6 +182,11 @@ __all__ = [
     "BundleFileUnreadable",
     "BundleNotFound",
     "CapacityRefused",
+    "CertificateExpired",
+    "CertificateNotYetValid",
+    "CertificateRejected",
+    "CertificateUnknownIssuer",
+    "CertificateWrongHost",
     "ChatTemplateError",
     "ChatTemplateInvalid",
     "CheckpointError",
@@ -210,6 +238,13 @@ __all__ = [
     "SplitRefused",
     "TensorMismatch",
     "TensorMissing",
+    "TlsError",
+    "TlsFileInvalid",
+    "TlsMissing",
+    "TlsRequired",
+    "TokenFileInvalid",
+    "TokenMissing",
+    "TokenRevoked",
     "TokenizerInvalid",
     "Unauthorized",
     "UnexpectedMessage",

@@ -1,4 +1,4 @@
-"""The handshake failed before any hidden state was sent."""
+"""The server does not want the session."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ __all__ = [
     "PositionsRefused",
     "Refused",
     "SplitRefused",
+    "TokenMissing",
+    "TokenRevoked",
     "Unauthorized",
     "VersionRefused",
     "WidthRefused",
@@ -21,7 +23,7 @@ __all__ = [
 
 
 class Refused(WireError):
-    """The server refused the session before any hidden state was sent."""
+    """The server does not want the session: this one, or from this device."""
 
 
 @dataclass(eq=False)
@@ -130,9 +132,29 @@ class CapacityRefused(Refused):
 
 @dataclass(eq=False)
 class Unauthorized(Refused):
-    """The upgrade request had no valid bearer token (HTTP 401)."""
+    """The server does not know the bearer token of the upgrade request (HTTP 401)."""
 
     code: ClassVar[str] = "unauthorized"
 
     def __str__(self) -> str:
-        return "the server wants another token than this device sent: check --token-file"
+        return "the server does not know the token that this device sent: check --token-file"
+
+
+@dataclass(eq=False)
+class TokenMissing(Refused):
+    """The upgrade request had no bearer token, and the server wants one (HTTP 401)."""
+
+    code: ClassVar[str] = "token-missing"
+
+    def __str__(self) -> str:
+        return "the server wants a token and this device sent none: give --token-file"
+
+
+@dataclass(eq=False)
+class TokenRevoked(Refused):
+    """The server does not take the token any more (HTTP 401, or the end of an open session)."""
+
+    code: ClassVar[str] = "token-revoked"
+
+    def __str__(self) -> str:
+        return "the server does not take this device's token any more: ask for another one"

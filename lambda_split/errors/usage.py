@@ -6,7 +6,15 @@ from dataclasses import dataclass
 
 from lambda_split.errors.base import LambdaSplitError
 
-__all__ = ["ChatTemplateError", "MissingExtra", "PromptEmpty", "PromptTooLong", "UsageError"]
+__all__ = [
+    "ChatTemplateError",
+    "MissingExtra",
+    "PromptEmpty",
+    "PromptTooLong",
+    "TlsFileInvalid",
+    "TokenFileInvalid",
+    "UsageError",
+]
 
 
 @dataclass(eq=False)
@@ -63,3 +71,24 @@ class ChatTemplateError(UsageError):
 
     def __str__(self) -> str:
         return f"the model's chat template does not take these messages: {self.reason}"
+
+
+@dataclass(eq=False)
+class TokenFileInvalid(UsageError):
+    """A line of the server's token file is malformed; the sentence never quotes the line."""
+
+    path: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.path}, line {self.line}: {self.reason}"
+
+
+@dataclass(eq=False)
+class TlsFileInvalid(UsageError):
+    """A certificate or key file cannot be used."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"

@@ -14,6 +14,7 @@ from cloud.connection import Limits
 from cloud.engine import BatchingEngine, KVGeometry, KVPool
 from cloud.listener import bind
 from cloud.server import serve
+from cloud.tokens import Grant, digest_of
 from lambda_split.errors import LambdaSplitError
 from lambda_split.partition import Checkpoint, GrowingKVCache, Trunk
 from lambda_split.wire import codecs
@@ -90,20 +91,25 @@ class Model:
 
 
 @contextlib.asynccontextmanager
-async def serving(
-    model, *, engine=None, limits=LIMITS, waiting=None, token=None, offer=None, on_fault=None
-):
+async def serving(model, *, engine=None, limits=LIMITS, offer=None, **settings):
     listener = bind("127.0.0.1", 0)
     async with serve(
         engine or model.engine(),
         offer or model.offer(),
         listener,
         limits=limits,
-        waiting=waiting,
-        token=token,
-        on_fault=on_fault,
+        **settings,
     ) as url:
         yield url
+
+
+def token_file(folder, *lines, **tokens):
+    """A server's token file: raw lines, and the hash of each token under its name."""
+    path = folder / "tokens"
+    lines = [*lines, *(Grant(name, digest_of(token)).line() for name, token in tokens.items())]
+    path.write_text("".join(f"{line}\n" for line in lines))
+    path.chmod(0o600)
+    return path
 
 
 class Device:
@@ -116,10 +122,15 @@ class Device:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def connected(cls, url, hello, *, token=None):
+    async def connected(cls, url, hello, *, token=None, ssl=None):
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         async with connect(
-            url, compression=None, max_size=None, additional_headers=headers, close_timeout=2
+            url,
+            compression=None,
+            max_size=None,
+            additional_headers=headers,
+            close_timeout=2,
+            ssl=ssl,
         ) as socket:
             device = cls(socket, hello)
             await socket.send(device.session.hello())

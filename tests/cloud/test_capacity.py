@@ -3,12 +3,11 @@
 import asyncio
 import contextlib
 import dataclasses
-import http
 
 import pytest
 import torch
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import ConnectionClosed
 
 from cloud.loading import TrunkSettings, load_service
 from cloud.scheduler import Waiting
@@ -96,23 +95,6 @@ def test_a_session_that_waits_for_a_reply_is_not_idle(model, slow):
     (error, _), found = run(scenario())
     assert type(error) is CapacityRefused
     assert [hidden.shape for hidden in found] == [(2, WIDTH)] * 2
-
-
-def test_beyond_so_many_connections_the_upgrade_is_refused(model):
-    limits = dataclasses.replace(LIMITS, max_connections=2)
-
-    async def scenario():
-        async with serving(model, limits=limits) as url:
-            async with connect(url, compression=None), connect(url, compression=None):
-                with pytest.raises(InvalidStatus) as caught:
-                    await connect(url, compression=None)
-            async with Device.connected(url, model.hello()) as device:
-                await device.forward(0, hidden_states(2))
-            return caught.value.response
-
-    response = run(scenario())
-    assert response.status_code == http.HTTPStatus.SERVICE_UNAVAILABLE
-    assert int(response.headers["Retry-After"]) > 0
 
 
 def test_before_the_welcome_only_short_messages_are_read(model):

@@ -25,7 +25,7 @@ from lambda_split.errors import (
 )
 from lambda_split.partition import load_trunk
 from lambda_split.wire.frames import Codec
-from tests.cloud.serving import LAYERS, Device, Reference, hidden_states, same
+from tests.cloud.serving import LAYERS, Device, Reference, hidden_states, same, token_file
 from tests.cloud.serving import run as run_async
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -63,9 +63,7 @@ def parsed(*arguments):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["term", "int"])
 def test_it_says_where_it_listens_serves_and_ends_cleanly(model, tmp_path, number):
-    token = tmp_path / "token"
-    token.write_text("s3cret-token\n")
-    token.chmod(0o600)
+    tokens = token_file(tmp_path, someone="s3cret-token")
     bf16 = load_trunk(model.checkpoint, LAYERS, dtype=torch.bfloat16)
 
     async def scenario(server, url):
@@ -75,7 +73,7 @@ def test_it_says_where_it_listens_serves_and_ends_cleanly(model, tmp_path, numbe
             server.send_signal(number)
             return found, await device.fatal()
 
-    arguments = (model.folder, "--port", 0, "--dtype", "bfloat16", "--token-file", token)
+    arguments = (model.folder, "--port", 0, "--dtype", "bfloat16", "--token-file", tokens)
     with process(*arguments, "--log-level", "debug", "--threads", 1) as server:
         line = server.stdout.readline()
         match = re.fullmatch(r"listening on (ws://127\.0\.0\.1:\d+)\n", line)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from websockets.asyncio.client import connect
 
+from cloud.tokens import TokenStore
 from lambda_split.errors import InternalError, ServerDraining
 from tests.cloud.scheduling import Observed, Panic
 from tests.cloud.serving import (
@@ -21,6 +22,7 @@ from tests.cloud.serving import (
     run,
     same,
     serving,
+    token_file,
 )
 
 
@@ -122,12 +124,15 @@ def test_a_device_that_does_not_read_stops_being_read(model):
     np.testing.assert_array_equal(found, Reference(model.trunk).forward(0, hidden_states(2)))
 
 
-def test_a_fault_in_the_model_ends_its_session_with_an_incident_number(model, fragile, caplog):
+def test_a_fault_in_the_model_ends_its_session_with_an_incident_number(
+    model, fragile, caplog, tmp_path
+):
     caplog.set_level(logging.DEBUG)
+    tokens = TokenStore(token_file(tmp_path, someone="s3cret"))
 
     async def scenario():
         async with (
-            serving(model, engine=model.engine(trunk=fragile), token="s3cret") as url,
+            serving(model, engine=model.engine(trunk=fragile), tokens=tokens) as url,
             Device.connected(url, model.hello(), token="s3cret") as other,
         ):
             before = await other.forward(0, hidden_states(3, 0))

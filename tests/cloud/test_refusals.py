@@ -1,11 +1,9 @@
 """Every reason to refuse a session, each before a hidden state is sent."""
 
-import http
 import json
 
 import pytest
 from websockets.asyncio.client import connect
-from websockets.exceptions import InvalidStatus
 
 from lambda_split.errors import (
     CapacityRefused,
@@ -120,51 +118,3 @@ def test_a_full_server_refuses_and_takes_sessions_again_when_one_ends(model):
     assert error.retry_after_s > 0
     assert code == 1008
     assert same(hidden, Reference(model.trunk).forward(0, hidden_states(3)))
-
-
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {},
-        {"Authorization": "Bearer wrong"},
-        {"Authorization": "Bearer "},
-        {"Authorization": "Bearer"},
-        {"Authorization": "Digest s3cret"},
-        {"Authorization": "s3cret"},
-        {"Authorization": "Bearer s3cret extra"},
-        [("Authorization", "Bearer s3cret"), ("Authorization", "Bearer s3cret")],
-        {"Authorization": "Bearer \u00e9"},
-    ],
-    ids=str,
-)
-def test_without_the_token_the_upgrade_is_refused(model, headers):
-    async def scenario():
-        async with serving(model, token="s3cret") as url:
-            with pytest.raises(InvalidStatus) as caught:
-                await connect(url, compression=None, additional_headers=headers)
-            return caught.value.response
-
-    response = run(scenario())
-    assert response.status_code == http.HTTPStatus.UNAUTHORIZED
-    assert response.headers["WWW-Authenticate"] == "Bearer"
-
-
-def test_with_the_token_a_session_opens(model):
-    async def scenario():
-        async with (
-            serving(model, token="s3cret") as url,
-            Device.connected(url, model.hello(), token="s3cret") as device,
-        ):
-            return await device.forward(0, hidden_states(2))
-
-    assert run(scenario()).shape == (2, 64)
-
-
-def test_a_web_page_cannot_use_a_local_server(model):
-    async def scenario():
-        async with serving(model) as url:
-            with pytest.raises(InvalidStatus) as caught:
-                await connect(url, origin="https://evil.example")
-            return caught.value.response.status_code
-
-    assert run(scenario()) == http.HTTPStatus.FORBIDDEN

@@ -23,6 +23,8 @@ from lambda_split.errors import (
     SequenceBroken,
     ServerDraining,
     ServerUnreachable,
+    TlsFileInvalid,
+    TokenMissing,
     Unauthorized,
     UnexpectedMessage,
     UsageError,
@@ -124,6 +126,61 @@ def test_a_token_is_not_shown() -> None:
     assert "secret" not in repr(Endpoint("wss://[::1]:5/path", "secret"))
 
 
+def test_a_ca_file_belongs_to_an_address_with_tls(tmp_path) -> None:
+    with pytest.raises(UsageError, match="wss"):
+        Endpoint("ws://localhost:1", ca_file=tmp_path / "ca.pem")
+    assert Endpoint("ws://localhost:1").tls is None
+
+
+@pytest.mark.parametrize(
+    "content", [None, b"", b"no certificate\n"], ids=["absent", "empty", "text"]
+)
+def test_a_ca_file_that_cannot_be_used_is_named(tmp_path, content) -> None:
+    path = tmp_path / "ca.pem"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(TlsFileInvalid, match=str(path)):
+        Endpoint("wss://localhost:1", ca_file=path)
+
+
+@pytest.mark.parametrize(
+    ("url", "token", "warned"),
+    [
+        ("ws://trunk.example:1", "secret", True),
+        ("ws://192.0.2.1", "secret", True),
+        ("ws://trunk.example:1", None, False),
+        ("wss://trunk.example:1", "secret", False),
+        ("ws://127.0.0.1:1", "secret", False),
+        ("ws://[::1]:1", "secret", False),
+        ("ws://localhost:1", "secret", False),
+    ],
+)
+def test_a_token_that_would_cross_the_network_in_the_clear_is_warned_about(
+    caplog, url, token, warned
+) -> None:
+    Endpoint(url, token)
+    assert ("unencrypted" in caplog.text) == warned
+    assert "secret" not in caplog.text
+
+
+def test_hidden_states_do_not_follow_a_redirect() -> None:
+    """To another server, which the user never named; it must not even be said hello."""
+    with hostile_server(Peer.serve) as elsewhere, socket.create_server(("127.0.0.1", 0)) as first:
+        answer = f"HTTP/1.1 307 Temporary Redirect\r\nLocation: {elsewhere.url}\r\n\r\n"
+
+        def redirect() -> None:
+            with first.accept()[0] as connection:
+                connection.recv(65536)
+                connection.sendall(answer.encode())
+
+        thread = threading.Thread(target=redirect)
+        thread.start()
+        with pytest.raises(ServerUnreachable):
+            _connect(f"ws://127.0.0.1:{first.getsockname()[1]}", token="secret")
+        thread.join()
+        assert all(peer.hello is None for peer in elsewhere.peers)
+
+
 def test_nobody_listens() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -144,8 +201,8 @@ def test_the_token_is_asked_for() -> None:
         peer.welcome()
 
     with hostile_server(script, token="right") as server:
-        for token in (None, "wrong"):
-            with pytest.raises(Unauthorized):
+        for token, error in ((None, TokenMissing), ("wrong", Unauthorized)):
+            with pytest.raises(error):
                 _connect(server.url, token=token)
         assert not server.peers
         _connect(server.url, token="right").close()

@@ -1,0 +1,140 @@
+"""What happens to a request before it becomes a WebSocket connection.
+
+In this order: a page for probes, which needs no token and tells nothing about anybody; a request
+from a browser (403); no valid token (401); a full server (503). Whatever passes is remembered with
+what its token allows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http
+import logging
+import weakref
+from collections.abc import Callable, Iterator
+
+from websockets.asyncio.server import ServerConnection
+from websockets.datastructures import MultipleValuesError
+from websockets.http11 import Request, Response
+
+from cloud.grants import Guest, Guests
+from cloud.newcomers import Newcomers
+from cloud.tokens import Grant, TokenStore
+
+__all__ = ["Gate", "StatusPage"]
+
+_logger = logging.getLogger(__name__)
+_RETRY_AFTER_S = 10
+StatusPage = Callable[[str], tuple[int, str] | None]
+
+
+class Gate:
+    """Decides about requests, and knows who came through.
+
+    Args:
+        newcomers: Connections leave them when they are welcomed.
+        max_connections: The most welcomed connections at a time.
+        tokens: Who may use the server; None lets everyone in.
+        status_page: HTTP status and text of a path, or None where it has no page.
+        on_refused: Called with ``http-401``, ``http-403`` or ``http-503`` for each refusal.
+    """
+
+    def __init__(
+        self,
+        newcomers: Newcomers,
+        *,
+        max_connections: int,
+        tokens: TokenStore | None = None,
+        status_page: StatusPage | None = None,
+        on_refused: Callable[[str], None] | None = None,
+    ) -> None:
+        self._newcomers = newcomers
+        self._max_connections = max_connections
+        self._tokens = tokens
+        self._status_page = status_page
+        self._on_refused = on_refused
+        self._guests = Guests()
+        self._settled = 0
+        self._grants: weakref.WeakKeyDictionary[ServerConnection, Grant] = (
+            weakref.WeakKeyDictionary()
+        )
+
+    @contextlib.contextmanager
+    def watching_tokens(self) -> Iterator[None]:
+        """Inside a ``with`` block, end connections whose tokens a reload has taken away."""
+        tokens = self._tokens
+        if tokens is None:
+            yield
+            return
+        with tokens.watched(lambda: self._guests.review(tokens.current)):
+            yield
+
+    def check(self, connection: ServerConnection, request: Request) -> Response | None:
+        """Answer a request, or return None to let it become a connection."""
+        page = self._status_page and self._status_page(request.path.partition("?")[0])
+        if page:
+            return connection.respond(http.HTTPStatus(page[0]), page[1])
+        # Browsers send an Origin, devices don't: a web page must not reach a local server.
+        if "Origin" in request.headers:
+            return self._refuse(connection, http.HTTPStatus.FORBIDDEN, "not for web pages\n")
+        if self._tokens is not None:
+            grant = self._tokens.grant(_authorization(request))
+            if grant is None or grant.revoked:
+                return self._unauthorized(connection, request, grant)
+            self._grants[connection] = grant
+        if self._settled >= self._max_connections:
+            status = http.HTTPStatus.SERVICE_UNAVAILABLE
+            response = self._refuse(connection, status, "try again later\n")
+            response.headers["Retry-After"] = str(_RETRY_AFTER_S)
+            return response
+        return None
+
+    def grant(self, connection: ServerConnection) -> Grant | None:
+        """What a connection's token allows; None where the server wants no tokens."""
+        return self._grants.get(connection)
+
+    @contextlib.contextmanager
+    def admit(self, connection: ServerConnection) -> Iterator[Guest]:
+        """Know a connection that passed for as long as the ``with`` block lasts."""
+        descriptor = connection.transport.get_extra_info("socket").fileno()
+        settled = False
+
+        def settle() -> None:
+            nonlocal settled
+            if not settled:
+                settled = True
+                self._settled += 1
+                self._newcomers.settle(descriptor)
+
+        try:
+            with self._guests.admit(self.grant(connection), settle) as guest:
+                yield guest
+        finally:
+            self._settled -= settled
+
+    def _unauthorized(
+        self, connection: ServerConnection, request: Request, grant: Grant | None
+    ) -> Response:
+        # RFC 6750, section 3: an error where a token was sent, none where there was no token.
+        challenge, text = "Bearer", "give a token\n"
+        if grant is not None:
+            challenge = 'Bearer error="invalid_token", error_description="revoked"'
+            text = "this token was revoked\n"
+        elif "Authorization" in request.headers:
+            challenge, text = 'Bearer error="invalid_token"', "give a valid token\n"
+        response = self._refuse(connection, http.HTTPStatus.UNAUTHORIZED, text)
+        response.headers["WWW-Authenticate"] = challenge
+        return response
+
+    def _refuse(self, connection: ServerConnection, status: http.HTTPStatus, text: str) -> Response:
+        _logger.info("refused a connection: HTTP %d", status)
+        if self._on_refused is not None:
+            self._on_refused(f"http-{status.value}")
+        return connection.respond(status, text)
+
+
+def _authorization(request: Request) -> str:
+    try:
+        return request.headers.get("Authorization", "")
+    except MultipleValuesError:
+        return ""
