@@ -1,8 +1,8 @@
-"""Certificates for tests: an issuer of its own for each test run, and what can be wrong with them."""
+"""Certificates for tests, by an issuer made on the spot, and what can be wrong with them."""
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import pathlib
 from dataclasses import dataclass
 
@@ -10,8 +10,8 @@ import trustme
 
 from cloud.tls import ServerTls
 
-NOW = datetime.datetime.now(datetime.UTC)
-YEAR = datetime.timedelta(days=365)
+NOW = dt.datetime.now(dt.UTC)
+YEAR = dt.timedelta(days=365)
 
 
 @dataclass(frozen=True)
