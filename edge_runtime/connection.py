@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import os
 import socket
@@ -247,6 +248,9 @@ def _connect(
     endpoint: Endpoint, max_size: int, lifetime: contextlib.ExitStack
 ) -> websockets.sync.client.ClientConnection:
     headers = {"Authorization": f"Bearer {endpoint.token}"} if endpoint.token is not None else {}
+    # The library's log of details has frames and headers in it: hidden states and the token.
+    library_logger = logging.getLogger(f"{__name__}.websockets")
+    library_logger.setLevel(logging.WARNING)
     try:
         connection = lifetime.enter_context(
             websockets.sync.client.connect(
@@ -260,6 +264,7 @@ def _connect(
                 max_queue=_MOST_IN_FLIGHT,
                 user_agent_header=None,
                 proxy=None,
+                logger=library_logger,
             )
         )
         _refuse_redirect(endpoint, connection)

@@ -8,6 +8,7 @@ import pathlib
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 
@@ -21,10 +22,12 @@ from lambda_split.errors import (
     CheckpointError,
     ServerDraining,
     SplitImpossible,
+    TlsFileInvalid,
     UsageError,
 )
 from lambda_split.partition import load_trunk
 from lambda_split.wire.frames import Codec
+from tests.certificates import Issuer
 from tests.cloud.serving import LAYERS, Device, Reference, hidden_states, same, token_file
 from tests.cloud.serving import run as run_async
 
@@ -91,6 +94,23 @@ def test_it_says_where_it_listens_serves_and_ends_cleanly(model, tmp_path, numbe
     assert "s3cret" not in log
 
 
+def test_with_a_certificate_it_listens_with_tls(model, tmp_path):
+    issuer = Issuer(tmp_path)
+    certificate = issuer.issue("server")
+    context = ssl.create_default_context(cafile=issuer.ca_file)
+
+    async def scenario(url):
+        async with Device.connected(url, model.hello(), ssl=context) as device:
+            return await device.forward(0, hidden_states(2))
+
+    arguments = ("--port", 0, "--tls-cert", certificate.cert, "--tls-key", certificate.key)
+    with process(model.folder, *arguments, "--threads", 1) as server:
+        line = server.stdout.readline()
+        match = re.fullmatch(r"listening on (wss://127\.0\.0\.1:\d+)\n", line)
+        assert match, server.stderr.read()
+        assert run_async(scenario(match[1])).shape == (2, 64)
+
+
 def test_a_second_signal_ends_it_at_once(model):
     async def scenario(server, url):
         async with Device.connected(url, model.hello()) as device:
@@ -149,6 +169,8 @@ def test_wrong_arguments_end_with_code_2(model):
         (["--host", "no.such.host.invalid"], AddressUnavailable),
         (["--host", "192.0.2.1", "--insecure"], AddressUnavailable),
         (["--token-file", "/no/such/file"], UsageError),
+        (["--tls-cert", "/no/such/file"], UsageError),
+        (["--tls-cert", "/no/such/file", "--tls-key", "/no/such/file"], TlsFileInvalid),
         (["--device", "tpu"], UsageError),
         (["--device", "meta"], UsageError),
         (["--device", "cuda:99"], UsageError),
@@ -201,7 +223,7 @@ def test_the_help_teaches_and_needs_no_torch():
         cwd=ROOT,
         env=environment(),
     )
-    for option in ("--head-layers", "--tail-layers", "--token-file", "--insecure", "--lora"):
+    for option in ("--head-layers", "--token-file", "--tls-cert", "--insecure", "--lora"):
         assert option in done.stdout
 
 
