@@ -17,6 +17,7 @@ from tests.cloud.serving import (
     Reference,
     hidden_states,
     run,
+    same,
     serving,
     token_file,
 )
@@ -73,7 +74,7 @@ def test_each_token_opens_a_session(model, tokens):
         return found
 
     wanted = Reference(model.trunk).forward(0, hidden_states(2))
-    assert [(found == wanted).all() for found in run(scenario())] == [True, True]
+    assert [same(found, wanted) for found in run(scenario())] == [True, True]
 
 
 def test_a_revoked_token_is_told_so(model, tmp_path):
@@ -222,8 +223,8 @@ def test_a_token_that_is_taken_back_ends_its_sessions_and_no_others(model, tmp_p
         assert (type(error), code) == (TokenRevoked, 1008)
     assert response.status_code == http.HTTPStatus.UNAUTHORIZED
     reference = Reference(model.trunk)
-    assert (kept[0] == reference.forward(0, hidden_states(3, 1))).all()
-    assert (kept[1] == reference.forward(3, hidden_states(2, 2))).all()
+    assert same(kept[0], reference.forward(0, hidden_states(3, 1)))
+    assert same(kept[1], reference.forward(3, hidden_states(2, 2)))
 
 
 def test_a_token_marked_as_revoked_ends_its_sessions(model, tmp_path):

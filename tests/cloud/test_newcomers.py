@@ -13,7 +13,7 @@ from websockets.frames import Frame, Opcode
 from cloud.newcomers import Newcomers
 from lambda_split.errors import HandshakeTimeout
 from tests.certificates import Issuer
-from tests.cloud.serving import LIMITS, Device, Reference, hidden_states, run, serving
+from tests.cloud.serving import LIMITS, Device, Reference, hidden_states, run, same, serving
 
 QUICK = dataclasses.replace(LIMITS, handshake_s=1, ping_s=0.5)
 
@@ -187,10 +187,10 @@ def test_500_connections_that_never_say_hello_block_nobody(model, issuer, secure
 
     before, found, after, open_yet = run(scenario(), timeout=120)
     assert open_yet <= limits.max_newcomers
-    assert (found == Reference(model.trunk).forward(0, hidden_states(2, 2))).all()
+    assert same(found, Reference(model.trunk).forward(0, hidden_states(2, 2)))
     reference = Reference(model.trunk)
-    assert (before == reference.forward(0, hidden_states(3, 1))).all()
-    assert (after == reference.forward(3, hidden_states(2, 3))).all()
+    assert same(before, reference.forward(0, hidden_states(3, 1)))
+    assert same(after, reference.forward(3, hidden_states(2, 3)))
 
 
 def hung_up(connection):

@@ -13,7 +13,7 @@ from cloud.tls import ServerTls
 from cloud.tokens import TokenStore
 from lambda_split.errors import TlsFileInvalid, TokenFileInvalid, UsageError
 from tests.certificates import Issuer
-from tests.cloud.serving import Device, Reference, hidden_states, run, serving, token_file
+from tests.cloud.serving import Device, Reference, hidden_states, run, same, serving, token_file
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def test_a_session_over_tls(model, issuer):
 
     url, found = run(scenario())
     assert url.startswith("wss://127.0.0.1:")
-    assert (found == Reference(model.trunk).forward(0, hidden_states(5))).all()
+    assert same(found, Reference(model.trunk).forward(0, hidden_states(5)))
 
 
 async def handshake(url, context, name="127.0.0.1"):
@@ -74,7 +74,7 @@ def test_a_renewed_certificate_is_for_new_connections_and_ends_no_open_one(model
     assert [found["DNS"] for found in second] == ["old.example"] * 2 + ["new.example"] * 2
     reference = Reference(model.trunk)
     for index, row in enumerate(rows):
-        assert (row == reference.forward(2 * index, hidden_states(2, index))).all()
+        assert same(row, reference.forward(2 * index, hidden_states(2, index)))
 
 
 @pytest.mark.parametrize("name", ["127.0.0.1", "localhost"], ids=["without-sni", "with-sni"])

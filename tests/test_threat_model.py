@@ -1,0 +1,39 @@
+"""``docs/threat-model.md`` says what the code does, and names tests that exist."""
+
+import inspect
+import pathlib
+import re
+
+from cloud.connection import Limits
+from cloud.tokens import MAX_FILE_BYTES, MAX_LINES, MAX_TOKENS
+
+ROOT = pathlib.Path(__file__).parents[1]
+DOCUMENT = (ROOT / "docs" / "threat-model.md").read_text(encoding="utf-8")
+
+
+def test_every_test_that_it_names_exists():
+    named = re.findall(r"`(tests/\S+\.py)::(test_\w+)`", DOCUMENT)
+    assert len(named) > 12
+    missing = [
+        (path, name)
+        for path, name in named
+        if f"def {name}(" not in (ROOT / path).read_text(encoding="utf-8")
+    ]
+    assert not missing
+
+
+def test_every_bound_is_the_code_s():
+    limits = Limits()
+    assert f"| {limits.handshake_s} s for TLS, then for the request" in DOCUMENT
+    assert f"| {limits.max_newcomers} without a welcome" in DOCUMENT
+    assert f"a ping every {limits.ping_s:g} s, {limits.ping_s:g} s for its answer" in DOCUMENT
+    assert f"| {limits.max_in_flight} forwards in flight" in DOCUMENT
+    assert f"one full chunk ({limits.max_chunk_tokens} positions)" in DOCUMENT
+    assert f"{MAX_FILE_BYTES >> 20} MiB, {MAX_LINES} lines, {MAX_TOKENS} tokens" in DOCUMENT
+
+
+def test_compression_and_renegotiation_are_off_as_it_says():
+    from cloud import server, tls
+
+    assert "compression=None" in inspect.getsource(server)
+    assert "OP_NO_RENEGOTIATION" in inspect.getsource(tls)
