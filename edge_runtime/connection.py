@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import socket
+import ssl
 import struct
 import time
 import urllib.parse
@@ -235,6 +236,11 @@ def _limit_sending(connection: socket.socket, seconds: float) -> None:
     # A server that ended the connection right away has left no socket; what it said is read next.
     with contextlib.suppress(OSError):
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
+        # Python's TLS tries again for ever where a send times out. Linux can end the connection
+        # itself instead; on other systems a server that stops reading holds a TLS send up.
+        if isinstance(connection, ssl.SSLSocket) and hasattr(socket, "TCP_USER_TIMEOUT"):
+            milliseconds = math.ceil(seconds * 1000)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
 
 
 def _largest_reply(hello: Hello, max_chunk_tokens: int) -> int:

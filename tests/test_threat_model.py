@@ -1,6 +1,5 @@
 """``docs/threat-model.md`` says what the code does, and names tests that exist."""
 
-import inspect
 import pathlib
 import re
 
@@ -30,10 +29,3 @@ def test_every_bound_is_the_code_s():
     assert f"| {limits.max_in_flight} forwards in flight" in DOCUMENT
     assert f"one full chunk ({limits.max_chunk_tokens} positions)" in DOCUMENT
     assert f"{MAX_FILE_BYTES >> 20} MiB, {MAX_LINES} lines, {MAX_TOKENS} tokens" in DOCUMENT
-
-
-def test_compression_and_renegotiation_are_off_as_it_says():
-    from cloud import server, tls
-
-    assert "compression=None" in inspect.getsource(server)
-    assert "OP_NO_RENEGOTIATION" in inspect.getsource(tls)

@@ -245,3 +245,41 @@ def test_a_token_marked_as_revoked_ends_its_sessions(model, tmp_path):
 
     error, code = run(scenario())
     assert (type(error), code) == (TokenRevoked, 1008)
+
+
+def test_compression_is_not_agreed_to(model):
+    async def scenario():
+        async with serving(model) as url, connect(url, compression="deflate") as socket:
+            return socket.request.headers, socket.response.headers
+
+    asked, agreed = run(scenario())
+    assert "permessage-deflate" in asked["Sec-WebSocket-Extensions"]
+    assert "Sec-WebSocket-Extensions" not in agreed
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 1000,
+        b"GET / HTTP/1.1\r\nX: " + b"y" * 100_000 + b"\r\n",
+        b"GET /" + b"y" * 100_000,
+    ],
+    ids=["many headers", "a long header", "a long path"],
+)
+def test_a_huge_request_is_not_read_to_its_end(model, request_):
+    """It has no end, so that an answer before the handshake's time shows the bound."""
+    patient = dataclasses.replace(LIMITS, handshake_s=60)
+
+    async def scenario():
+        async with serving(model, limits=patient) as url:
+            host, port = url.removeprefix("ws://").split(":")
+            reader, writer = await asyncio.open_connection(host, int(port))
+            writer.write(request_)
+            with contextlib.suppress(ConnectionError):
+                answered = await asyncio.wait_for(reader.read(), 10)
+                assert b" 101 " not in answered
+            writer.close()
+            async with Device.connected(url, model.hello()) as device:
+                return await device.forward(0, hidden_states(2))
+
+    assert run(scenario()).shape == (2, 64)

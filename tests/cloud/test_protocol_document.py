@@ -22,6 +22,9 @@ def test_defaults_are_those_of_the_code():
     limits = Limits()
     assert f"`max_chunk_tokens` ({limits.max_chunk_tokens} by default)" in DOCUMENT
     assert f"`max_in_flight` ({limits.max_in_flight} by default)" in DOCUMENT
+    assert f"upgrade request, each as a whole | {limits.handshake_s} s |" in DOCUMENT
+    assert f"| connections without a welcome | {limits.max_newcomers} in all |" in DOCUMENT
+    assert f"within {limits.ping_s:g} s of a ping" in DOCUMENT
     assert f"| time until the hello | {limits.handshake_s} s |" in DOCUMENT
     assert f"may lose its place to another | {Waiting().evict_idle_s:g} s |" in DOCUMENT
     assert f"before the welcome, before it is read | {MAX_MESSAGE_BYTES} bytes" in DOCUMENT

@@ -105,6 +105,10 @@ def test_what_is_too_old_is_not_served(model, issuer):
     run(scenario())
 
 
+def test_renegotiation_is_off(issuer):
+    assert issuer.issue("server").tls().context.options & ssl.OP_NO_RENEGOTIATION
+
+
 def test_a_failed_handshake_says_nothing_worrying(model, issuer, caplog):
     caplog.set_level(logging.DEBUG)
     context = ssl.create_default_context()  # knows no such issuer

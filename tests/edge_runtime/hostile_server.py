@@ -101,7 +101,7 @@ class HostileServer:
     function of the request's number that gives None where the upgrade is granted.
     """
 
-    def __init__(self, script, *, status=None, headers=None, token=None):
+    def __init__(self, script, *, status=None, headers=None, token=None, ssl=None):
         self.peers = []
         self.faults = []
         self.requests = 0
@@ -119,8 +119,10 @@ class HostileServer:
             max_size=None,
             ping_interval=None,
             close_timeout=0.2,
+            ssl=ssl,
         )
-        self.url = f"ws://127.0.0.1:{self._server.socket.getsockname()[1]}"
+        scheme = "ws" if ssl is None else "wss"
+        self.url = f"{scheme}://127.0.0.1:{self._server.socket.getsockname()[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
 

@@ -32,6 +32,7 @@ from lambda_split.errors import (
 from lambda_split.wire.codecs import decode, encode
 from lambda_split.wire.frames import Codec, FrameKind
 from lambda_split.wire.messages import Bye, Hello, serialize_message
+from tests.certificates import Issuer
 from tests.edge_runtime.hostile_server import Peer, hostile_server
 
 WIDTH = 8
@@ -345,16 +346,22 @@ def test_a_parting_error_is_what_a_failed_send_raises() -> None:
 
 
 @pytest.mark.timeout(60)
-def test_a_server_that_never_reads_is_given_up() -> None:
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+def test_a_server_that_never_reads_is_given_up(tmp_path, secure) -> None:
     given_up = threading.Event()
 
     def script(peer):
         peer.welcome()
         given_up.wait(120)  # the library stops reading once its queue is full
 
-    with hostile_server(script) as server:
-        connection = _connect(server.url, reply_timeout_s=0.5)
-        with pytest.raises(ConnectionLost):
-            _send_for_good(connection, tokens=1 << 16)
-        given_up.set()
+    issuer = Issuer(tmp_path)
+    context = issuer.issue("server").tls().context if secure else None
+    with hostile_server(script, ssl=context) as server:
+        ca_file = issuer.ca_file if secure else None
+        connection = _connect(server.url, reply_timeout_s=0.5, ca_file=ca_file)
+        try:
+            with pytest.raises(ConnectionLost):
+                _send_for_good(connection, tokens=1 << 16)
+        finally:
+            given_up.set()
         connection.close()

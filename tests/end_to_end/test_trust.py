@@ -16,6 +16,7 @@ from cloud.loading import TrunkSettings, load_service
 from cloud.server import serve
 from cloud.tokens import Grant, TokenStore, digest_of
 from edge_runtime import RetryPolicy, TextGenerator
+from lambda_split.cli import main
 from lambda_split.errors import (
     CertificateExpired,
     CertificateNotYetValid,
@@ -128,6 +129,24 @@ def test_a_private_certificate_is_trusted_where_its_issuer_is_given(
         assert generate(loaded, server.url, token="s3cret", ca_file=issuer.ca_file) == plain
         sentence = told(CertificateUnknownIssuer, loaded, server.url, token="s3cret")
     assert "--ca-file" in sentence
+
+
+def test_the_commands_take_a_ca_file_and_a_token(bundle, server, issuer, tmp_path, capsys):
+    loaded = bundle("llama")
+    tokens = tmp_path / "tokens"
+    device = tmp_path / "device.token"
+    assert main(["token", "device", "--add-to", str(tokens), "--out", str(device)]) == 0
+    common = ["--codec", "fp32", "--max-new-tokens", "4", "--quiet"]
+    with server.running(tls=issuer.issue("server").tls(), tokens=TokenStore(tokens)):
+        where = ["--bundle", str(loaded.path), "--url", server.url, "--token-file", str(device)]
+        trusted = [*where, "--ca-file", str(issuer.ca_file), *common, "--prompt", PROMPT]
+        assert main(["generate", *trusted]) == 0
+        assert main(["generate", *where, *common, "--prompt", PROMPT]) == 1
+        error = capsys.readouterr().err
+        assert "--ca-file" in error.splitlines()[-1]
+        absent = [*where, "--ca-file", str(tmp_path / "no.pem"), *common, "--prompt", PROMPT]
+        assert main(["generate", *absent]) == 2
+    assert "no.pem" in capsys.readouterr().err
 
 
 CERTIFICATES = {
