@@ -6,6 +6,8 @@ from the same checkpoint; text, token ids and logits stay with it, hidden states
 When ready, one line on stdout says where to connect: listening on ws://HOST:PORT. Logs go to
 stderr. Ctrl-C or SIGTERM ends it cleanly: devices are told, and replay on whichever server they
 find next.
+
+Every option can stand in a TOML file and in the environment as well: --print-config shows how.
 """
 
 from __future__ import annotations
@@ -13,25 +15,29 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import pathlib
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from cloud.configuration import add_options, configure
 from cloud.listener import bind, check_exposure, is_loopback
+from cloud.reloading import reload_all
 from cloud.tls import ServerTls
 from cloud.tokens import TokenStore
-from lambda_split.arguments import non_negative, positive
 from lambda_split.errors import UsageError
 from lambda_split.split import Split
 
 if TYPE_CHECKING:
     from cloud.connection import Limits
     from cloud.engine import Engine
+    from cloud.metrics import Metrics
+    from cloud.settings import ServeSettings
     from lambda_split.errors import InternalError
     from lambda_split.wire.handshake import ServerOffer
 
@@ -42,92 +48,7 @@ _logger = logging.getLogger(__name__)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("model", metavar="MODEL", help="a folder, a Hugging Face id, or 'demo'")
-    model = parser.add_argument_group("model")
-    model.add_argument(
-        "--head-layers",
-        type=non_negative,
-        default=1,
-        metavar="H",
-        help="first layers that are left to the devices (default 1). Devices whose head has H "
-        "layers or more and whose tail has T or more are served: they use a part of the trunk",
-    )
-    model.add_argument(
-        "--tail-layers",
-        type=non_negative,
-        default=1,
-        metavar="T",
-        help="last layers that are left to the devices (default 1)",
-    )
-    model.add_argument(
-        "--lora",
-        action="append",
-        default=[],
-        metavar="PATH",
-        help="merge this adapter (repeatable, in order); export must have had the same ones",
-    )
-    model.add_argument("--revision", help="branch, tag or commit of a Hugging Face id")
-    model.add_argument(
-        "--device", default="auto", help="auto, cpu, cuda or cuda:N (default auto: a GPU if any)"
-    )
-    model.add_argument(
-        "--dtype",
-        default="auto",
-        choices=("auto", "float32", "float16", "bfloat16"),
-        help="of weights and computation (default auto: float32 on CPUs, bfloat16 on GPUs)",
-    )
-    model.add_argument(
-        "--threads", type=positive, metavar="N", help="CPU threads (default: torch decides)"
-    )
-    server = parser.add_argument_group("server")
-    server.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    server.add_argument(
-        "--port", type=_port, default=8765, help="port to listen on, 0 for a free one (%(default)s)"
-    )
-    server.add_argument(
-        "--token-file",
-        type=pathlib.Path,
-        metavar="FILE",
-        help="devices must present a token of which this file has the hash; 'lambda-split token' "
-        "makes both",
-    )
-    server.add_argument(
-        "--tls-cert",
-        type=pathlib.Path,
-        metavar="FILE",
-        help="serve wss:// with this certificate chain (PEM)",
-    )
-    server.add_argument(
-        "--tls-key", type=pathlib.Path, metavar="FILE", help="the certificate's private key (PEM)"
-    )
-    server.add_argument(
-        "--insecure",
-        action="store_true",
-        help="listen beyond this machine without TLS or without tokens: whoever reaches the port "
-        "can use it, and whoever is on the way can listen. Right behind a proxy that does both",
-    )
-    server.add_argument(
-        "--max-sessions", type=positive, default=16, metavar="N", help="at a time (%(default)s)"
-    )
-    server.add_argument(
-        "--max-positions",
-        type=positive,
-        metavar="N",
-        help="of one session, prompt and reply together (default: as many as the model has)",
-    )
-    server.add_argument(
-        "--kv-memory",
-        type=positive,
-        metavar="GB",
-        help="memory for the keys and values of all sessions, each counted with all positions that "
-        "its device asks for (default: unlimited)",
-    )
-    server.add_argument(
-        "--log-level",
-        default="info",
-        choices=("debug", "info", "warning", "error"),
-        help="how much to say on stderr (%(default)s); hidden states and tokens never appear",
-    )
+    add_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -139,22 +60,48 @@ def run(args: argparse.Namespace) -> int:
         CheckpointError: the model cannot be served.
         InternalError: the engine broke while serving.
     """
-    _log_to_stderr(args.log_level)
-    tokens = None if args.token_file is None else TokenStore(args.token_file)
-    tls = _tls(args.tls_cert, args.tls_key)
-    with contextlib.closing(bind(args.host, args.port)) as listener:
+    configuration = configure(args)
+    if args.print_config:
+        sys.stdout.write(configuration.as_toml())
+        return 0
+    from cloud.logs import log_to_stderr
+    from cloud.metrics import Metrics
+
+    settings, metrics = configuration.settings, Metrics()
+    log, network = settings.log, settings.network
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(
+            log_to_stderr(log.log_level, log.log_format, on_lost=metrics.log_line_lost)
+        )
+        tokens = None if network.token_file is None else TokenStore(network.token_file)
+        tls = _tls(network.tls_cert, network.tls_key)
+        listener = stack.enter_context(contextlib.closing(bind(network.host, network.port)))
         check_exposure(
-            args.host,
+            network.host,
             loopback=is_loopback(listener),
             has_tls=tls is not None,
             has_tokens=tokens is not None,
-            insecure=args.insecure,
+            insecure=network.insecure,
         )
+        metrics_listener = None
+        if settings.metrics.metrics_port is not None:
+            address = settings.metrics.metrics_host, settings.metrics.metrics_port
+            metrics_listener = stack.enter_context(contextlib.closing(bind(*address)))
         # Before torch is loaded: OpenMP workers that spin while they wait would starve whatever
         # shares the machine, above all a device side on the same cores.
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-        engine, offer = _load(args)
-        asyncio.run(_serve(engine, offer, listener, _limits(args), tokens=tokens, tls=tls))
+        engine, offer = _load(settings)
+        serving = _serve(
+            engine,
+            offer,
+            listener,
+            metrics_listener,
+            settings=settings,
+            tokens=tokens,
+            tls=tls,
+            metrics=metrics,
+        )
+        asyncio.run(serving)
     return 0
 
 
@@ -166,94 +113,125 @@ def _tls(cert: pathlib.Path | None, key: pathlib.Path | None) -> ServerTls | Non
     return ServerTls(cert, key)
 
 
-def _load(args: argparse.Namespace) -> tuple[Engine, ServerOffer]:
+def _load(settings: ServeSettings) -> tuple[Engine, ServerOffer]:
+    model, engine = settings.model, settings.engine
+    if model.name is None:
+        raise UsageError("give the MODEL to serve: a folder, a Hugging Face id, or 'demo'")
     import torch
 
     from cloud.loading import TrunkSettings, choose_device, choose_dtype, load_service
     from lambda_split.partition import open_checkpoint
 
-    if args.threads is not None:
-        torch.set_num_threads(args.threads)
-    device = choose_device(args.device)
-    settings = TrunkSettings(
-        split=Split(args.head_layers, args.tail_layers),
+    if model.threads is not None:
+        torch.set_num_threads(model.threads)
+    device = choose_device(model.device)
+    trunk = TrunkSettings(
+        split=Split(model.head_layers, model.tail_layers),
         device=device,
-        dtype=choose_dtype(args.dtype, device),
-        max_sessions=args.max_sessions,
-        max_positions=args.max_positions,
-        kv_memory=None if args.kv_memory is None else args.kv_memory * 10**9,
+        dtype=choose_dtype(model.dtype, device),
+        max_sessions=engine.max_sessions,
+        max_positions=engine.max_positions,
+        kv_memory=engine.kv_memory,
+        block_positions=engine.block_positions,
     )
-    checkpoint = open_checkpoint(args.model, revision=args.revision, lora=args.lora)
-    return load_service(checkpoint, settings)
+    checkpoint = open_checkpoint(model.name, revision=model.revision, lora=model.lora)
+    return load_service(checkpoint, trunk)
 
 
-def _limits(args: argparse.Namespace) -> Limits:
+def _limits(settings: ServeSettings) -> Limits:
     from cloud.connection import Limits
 
+    limits = settings.limits
     # Beyond those that have a session: some that are shaking hands, are refused or are closing.
-    return Limits(max_connections=2 * args.max_sessions + 16)
+    max_connections = limits.max_connections or 2 * settings.engine.max_sessions + 16
+    return Limits(
+        max_connections=max_connections,
+        max_newcomers=limits.max_newcomers,
+        max_chunk_tokens=limits.max_chunk_tokens,
+        max_in_flight=limits.max_in_flight,
+        handshake_s=limits.hello_seconds,
+        linger_s=limits.drain_seconds,
+    )
 
 
 async def _serve(
     engine: Engine,
     offer: ServerOffer,
     listener: socket.socket,
-    limits: Limits,
+    metrics_listener: socket.socket | None,
     *,
+    settings: ServeSettings,
     tokens: TokenStore | None,
     tls: ServerTls | None,
+    metrics: Metrics,
 ) -> None:
+    from cloud.metrics_listener import serve_metrics
+    from cloud.pacing import Pacing
+    from cloud.scheduler import Waiting
     from cloud.server import serve
+    from cloud.status import ServerStatus
 
     stop: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    status = ServerStatus()
 
     def fail(fault: InternalError) -> None:
         if not stop.done():
             stop.set_exception(fault)
 
-    with _signals(stop):
-        async with serve(
-            engine, offer, listener, limits=limits, tokens=tokens, tls=tls, on_fault=fail
-        ) as url:
-            sys.stdout.write(f"listening on {url}\n")
-            sys.stdout.flush()
-            await stop
+    async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(_signals(stop, functools.partial(reload_all, tls, tokens)))
+        if metrics_listener is not None:
+            port = await stack.enter_async_context(serve_metrics(metrics_listener, metrics, status))
+            _logger.info("metrics on port %d", port)
+        url = await stack.enter_async_context(
+            serve(
+                engine,
+                offer,
+                listener,
+                limits=_limits(settings),
+                pacing=Pacing(step_tokens=settings.engine.step_tokens),
+                waiting=Waiting(
+                    max_positions=settings.engine.max_waiting,
+                    evict_idle_s=settings.limits.evict_idle_seconds,
+                ),
+                tokens=tokens,
+                tls=tls,
+                metrics=metrics,
+                on_fault=fail,
+                status=status,
+            )
+        )
+        sys.stdout.write(f"listening on {url}\n")
+        sys.stdout.flush()
+        await stop
 
 
 @contextlib.contextmanager
-def _signals(stop: asyncio.Future[None]) -> Iterator[None]:
-    """Let SIGINT and SIGTERM set ``stop``; a second one ends the process at once."""
+def _signals(stop: asyncio.Future[None], reload: Callable[[], object]) -> Iterator[None]:
+    """Let SIGINT and SIGTERM set ``stop``, SIGHUP reload; a second of the former ends at once."""
     loop = asyncio.get_running_loop()
-    signals = (signal.SIGINT, signal.SIGTERM)
 
-    def handle(number: int) -> None:
+    def end(number: int) -> None:
         if stop.done():
             # Not by an exception: Python would wait for the engine's thread, in whatever it is.
             os._exit(128 + number)
         _logger.info("stopping on %s", signal.Signals(number).name)
         stop.set_result(None)
 
+    handlers: dict[signal.Signals, Callable[[], object]] = {
+        signal.SIGINT: functools.partial(end, signal.SIGINT),
+        signal.SIGTERM: functools.partial(end, signal.SIGTERM),
+    }
+    if hasattr(signal, "SIGHUP"):
+        handlers[signal.SIGHUP] = reload
     try:
-        for each in signals:
-            loop.add_signal_handler(each, handle, each)
+        for number, handler in handlers.items():
+            loop.add_signal_handler(number, handler)
     except NotImplementedError:  # Windows' event loop: Ctrl-C raises KeyboardInterrupt there
         yield
         return
     try:
         yield
     finally:
-        for each in signals:
-            loop.remove_signal_handler(each)
-
-
-def _log_to_stderr(level: str) -> None:
-    logging.basicConfig(
-        level=level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
-    )
-
-
-def _port(text: str) -> int:
-    value = int(text)
-    if not 0 <= value <= 65535:
-        raise argparse.ArgumentTypeError(f"{value} is not between 0 and 65535")
-    return value
+        for number in handlers:
+            loop.remove_signal_handler(number)

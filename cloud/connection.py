@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,8 +18,11 @@ from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
 from cloud.grants import Guest
+from cloud.logs import fields
+from cloud.metrics import Metrics
 from cloud.scheduler import Reply, Scheduler
 from cloud.sessions import OpenSession, open_session
+from cloud.status import ServerStatus
 from lambda_split import __version__
 from lambda_split.errors import (
     HandshakeTimeout,
@@ -61,7 +65,8 @@ class Limits:
         handshake_s: Seconds for TLS, then for the upgrade request, then for the hello, each to be
             complete.
         ping_s: Seconds between pings, and for the answer to one.
-        drain_s: Seconds that sessions have for what is under way when the server stops.
+        linger_s: Seconds for which sessions may go on when the server is told to stop.
+        drain_s: Seconds that they have after that for what is under way.
         goodbye_s: Seconds to deliver a last message and to close.
     """
 
@@ -71,6 +76,7 @@ class Limits:
     max_newcomers: int = 128
     handshake_s: int = 10
     ping_s: float = 20.0
+    linger_s: float = 0.0
     drain_s: float = 3.0
     goodbye_s: float = 2.0
 
@@ -87,6 +93,8 @@ class Service:
     offer: ServerOffer
     scheduler: Scheduler
     limits: Limits
+    status: ServerStatus
+    metrics: Metrics
     draining: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -117,6 +125,7 @@ class Connection:
         self._guest = guest
         self._protocol = ServerSession()
         self._id = secrets.token_hex(8)
+        self._opened_at: float | None = None
         self._slots = asyncio.Semaphore(service.limits.max_in_flight)
         self._answers: asyncio.Queue[_Rejected | _Running | None] = asyncio.Queue()
 
@@ -125,14 +134,17 @@ class Connection:
         try:
             await self._session()
         except ConnectionClosed:
-            _logger.info("session %s: the device is gone", self._id)
+            _logger.info("the device is gone", extra=fields(session=self._id))
         except WireError as error:
-            # The sentence may quote the device: as a literal it stays on its line.
-            _logger.info("session %s: %s: %r", self._id, error.code, str(error))
+            if self._opened_at is None:
+                self._service.metrics.refused(reason=error.code)
+            told = fields(session=self._id, code=error.code)
+            _logger.info("ended: %s", error, extra=told)
             await self._end(error)
         except Exception:
             incident = secrets.token_hex(8)
-            _logger.exception("session %s: incident %s", self._id, incident)
+            told = fields(session=self._id, incident=incident)
+            _logger.exception("incident %s: a connection failed", incident, extra=told)
             await self._end(InternalError(incident))
 
     async def _session(self) -> None:
@@ -159,16 +171,18 @@ class Connection:
                 max_in_flight=self._service.limits.max_in_flight,
                 agent=f"lambda-split/{__version__}",
             )
-            _logger.info(
-                "session %s: open for %s, layers %d to %d, %d positions, %s, agent %r",
-                self._id,
-                self._guest.name,
-                accepted.layers.start,
-                accepted.layers.stop - 1,
-                accepted.max_positions,
-                accepted.codec.label,
-                hello.agent,
+            self._count_opening(hello)
+            told = fields(
+                session=self._id,
+                token=self._guest.name,
+                first_layer=accepted.layers.start,
+                last_layer=accepted.layers.stop - 1,
+                positions=accepted.max_positions,
+                replayed=hello.replay_positions,
+                codec=accepted.codec.label,
+                agent=hello.agent,
             )
+            _logger.info("session open", extra=told)
             # Only from here on: what has not been let in cannot make the server hold whole chunks.
             longest = self._service.limits.max_message_bytes(offer.hidden_size)
             self._socket.protocol.max_message_size = longest
@@ -178,24 +192,38 @@ class Connection:
             await self._exchange(session)
         finally:
             scheduler.close(session.cache)
-            _logger.info("session %s: closed", self._id)
+            self._count_closing()
+
+    def _count_opening(self, hello: Hello) -> None:
+        self._opened_at = time.monotonic()
+        self._service.metrics.session_opened()
+        if hello.replay_positions:
+            self._service.metrics.replayed(positions=hello.replay_positions)
+
+    def _count_closing(self) -> None:
+        if self._opened_at is None:
+            return
+        seconds = time.monotonic() - self._opened_at
+        self._service.metrics.session_closed(seconds=seconds)
+        told = fields(session=self._id, seconds=round(seconds, 3))
+        _logger.info("session closed", extra=told)
 
     async def _receive_hello(self) -> Hello | None:
         """The device's hello, or None where it said bye instead."""
         seconds = self._service.limits.handshake_s
         received = asyncio.ensure_future(self._socket.recv())
-        draining = asyncio.ensure_future(self._service.draining.wait())
+        leaving = asyncio.ensure_future(self._service.status.leaving.wait())
         try:
             await asyncio.wait(
-                {received, draining}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED
+                {received, leaving}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED
             )
-            if self._service.draining.is_set():
+            if self._service.status.leaving.is_set():
                 raise ServerDraining
             if not received.done():
                 raise HandshakeTimeout(seconds)
             message = received.result()
         finally:
-            await _cancel(received, draining)
+            await _cancel(received, leaving)
         if isinstance(message, bytes):
             raise UnexpectedMessage("a binary frame", self._protocol.state.value)
         first = self._protocol.receive_text(message)
@@ -249,6 +277,7 @@ class Connection:
         while True:
             await self._slots.acquire()
             message = await self._socket.recv()
+            self._service.metrics.received(nbytes=len(message))
             if isinstance(message, str):
                 self._protocol.receive_text(message)  # nothing but a bye passes here
                 return
@@ -263,7 +292,9 @@ class Connection:
     async def _write(self) -> None:
         """Answer forwards in their order; returns after the last one where None ends the queue."""
         while (answer := await self._answers.get()) is not None:
-            await self._socket.send(await self._answer(answer))
+            message = await self._answer(answer)
+            await self._socket.send(message)
+            self._service.metrics.sent(nbytes=len(message))
             self._slots.release()
 
     async def _answer(self, answer: _Rejected | _Running) -> str | bytes:
@@ -276,7 +307,9 @@ class Connection:
         return self._protocol.reply(answer.forward, reply.encoded, reply.micros)
 
     def _reject(self, sequence: int, error: RequestError) -> str:
-        _logger.info("session %s: forward %d: %s", self._id, sequence, error.code)
+        self._service.metrics.rejected(code=error.code)
+        told = fields(session=self._id, sequence=sequence, code=error.code)
+        _logger.info("forward rejected", extra=told)
         return self._protocol.reject(sequence, error)
 
     async def _end(self, error: WireError) -> None:

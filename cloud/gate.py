@@ -11,21 +11,23 @@ import contextlib
 import http
 import logging
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from websockets.asyncio.server import ServerConnection
 from websockets.datastructures import MultipleValuesError
 from websockets.http11 import Request, Response
 
 from cloud.grants import Guest, Guests
+from cloud.metrics import Metrics
 from cloud.newcomers import Newcomers
+from cloud.status import ServerStatus, status_page
 from cloud.tokens import Grant, TokenStore
+from lambda_split.errors import ServerDraining
 
-__all__ = ["Gate", "StatusPage"]
+__all__ = ["Gate"]
 
 _logger = logging.getLogger(__name__)
 _RETRY_AFTER_S = 10
-StatusPage = Callable[[str], tuple[int, str] | None]
 
 
 class Gate:
@@ -34,9 +36,9 @@ class Gate:
     Args:
         newcomers: Connections leave them when they are welcomed.
         max_connections: The most welcomed connections at a time.
+        status: What probes are told, and whether newcomers are sent elsewhere.
+        metrics: Counts refusals.
         tokens: Who may use the server; None lets everyone in.
-        status_page: HTTP status and text of a path, or None where it has no page.
-        on_refused: Called with ``http-401``, ``http-403`` or ``http-503`` for each refusal.
     """
 
     def __init__(
@@ -44,15 +46,15 @@ class Gate:
         newcomers: Newcomers,
         *,
         max_connections: int,
+        status: ServerStatus,
+        metrics: Metrics,
         tokens: TokenStore | None = None,
-        status_page: StatusPage | None = None,
-        on_refused: Callable[[str], None] | None = None,
     ) -> None:
         self._newcomers = newcomers
         self._max_connections = max_connections
         self._tokens = tokens
-        self._status_page = status_page
-        self._on_refused = on_refused
+        self._status = status
+        self._metrics = metrics
         self._guests = Guests()
         self._settled = 0
         self._grants: weakref.WeakKeyDictionary[ServerConnection, Grant] = (
@@ -71,9 +73,9 @@ class Gate:
 
     def check(self, connection: ServerConnection, request: Request) -> Response | None:
         """Answer a request, or return None to let it become a connection."""
-        page = self._status_page and self._status_page(request.path.partition("?")[0])
-        if page:
-            return connection.respond(http.HTTPStatus(page[0]), page[1])
+        page = status_page(request.path, self._status)
+        if page is not None:
+            return connection.respond(*page)
         # Browsers send an Origin, devices don't: a web page must not reach a local server.
         if "Origin" in request.headers:
             return self._refuse(connection, http.HTTPStatus.FORBIDDEN, "not for web pages\n")
@@ -82,11 +84,11 @@ class Gate:
             if grant is None or grant.revoked:
                 return self._unauthorized(connection, request, grant)
             self._grants[connection] = grant
+        if self._status.leaving.is_set():
+            # Before the upgrade, so that a proxy in front can turn to another replica by itself.
+            return self._busy(connection, f"{ServerDraining.code}\n", retry_after_s=1)
         if self._settled >= self._max_connections:
-            status = http.HTTPStatus.SERVICE_UNAVAILABLE
-            response = self._refuse(connection, status, "try again later\n")
-            response.headers["Retry-After"] = str(_RETRY_AFTER_S)
-            return response
+            return self._busy(connection, "try again later\n", retry_after_s=_RETRY_AFTER_S)
         return None
 
     def grant(self, connection: ServerConnection) -> Grant | None:
@@ -126,10 +128,14 @@ class Gate:
         response.headers["WWW-Authenticate"] = challenge
         return response
 
+    def _busy(self, connection: ServerConnection, text: str, *, retry_after_s: int) -> Response:
+        response = self._refuse(connection, http.HTTPStatus.SERVICE_UNAVAILABLE, text)
+        response.headers["Retry-After"] = str(retry_after_s)
+        return response
+
     def _refuse(self, connection: ServerConnection, status: http.HTTPStatus, text: str) -> Response:
         _logger.info("refused a connection: HTTP %d", status)
-        if self._on_refused is not None:
-            self._on_refused(f"http-{status.value}")
+        self._metrics.refused(reason=f"http-{status.value}")
         return connection.respond(status, text)
 
 

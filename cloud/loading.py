@@ -15,6 +15,7 @@ from cloud.engine.kv_pool import kv_dtype
 from cloud.engine.paged import PagedAttention, best_attention, varlen_kernel
 from cloud.engine.ragged import Attend
 from cloud.memory import KVSettings, make_pool
+from cloud.options import MemoryShare
 from lambda_split.errors import UsageError
 from lambda_split.partition import Checkpoint, load_trunk
 from lambda_split.split import Split
@@ -36,8 +37,8 @@ class TrunkSettings:
         dtype: Of its weights and hidden states.
         max_sessions: The most sessions at a time.
         max_positions: The most positions of one; as many as fit, at most the model's, where None.
-        kv_memory: Bytes for the keys and values of all sessions; a share of what is free where
-            None.
+        kv_memory: For the keys and values of all sessions: bytes, or a share of what is free; the
+            usual share where None.
         block_positions: Positions of a block of the pool; what suits the device where None.
     """
 
@@ -46,7 +47,7 @@ class TrunkSettings:
     dtype: torch.dtype
     max_sessions: int
     max_positions: int | None = None
-    kv_memory: int | None = None
+    kv_memory: int | MemoryShare | None = None
     block_positions: int | None = None
 
 

@@ -9,13 +9,14 @@ import psutil
 import torch
 
 from cloud.engine import KVGeometry, KVPool
+from cloud.options import MemoryShare
 from lambda_split.errors import UsageError
 
 __all__ = ["KVSettings", "make_pool"]
 
 _logger = logging.getLogger(__name__)
 # Of what is free once the weights are loaded. A GPU has little else to do; a computer has.
-_SHARE = {"cpu": 0.5, "cuda": 0.85}
+_SHARE = {"cpu": MemoryShare(50), "cuda": MemoryShare(85)}
 # Flash attention over blocks wants its blocks this long; without it short ones waste less.
 _BLOCK_POSITIONS = {"cpu": 16, "cuda": 256}
 
@@ -29,14 +30,14 @@ class KVSettings:
         model_positions: The most positions that the model can do.
         max_positions: The most positions of a session; as many as fit, at most the model's, where
             None.
-        memory: Bytes for keys and values; a share of what is free where None.
+        memory: For keys and values: bytes, or a share of what is free; the usual share where None.
         block_positions: Positions of a block; what suits the device where None.
     """
 
     max_sessions: int
     model_positions: int
     max_positions: int | None = None
-    memory: int | None = None
+    memory: int | MemoryShare | None = None
     block_positions: int | None = None
 
 
@@ -56,7 +57,9 @@ def make_pool(geometry: KVGeometry, settings: KVSettings) -> tuple[KVPool, int]:
         raise UsageError(
             f"--max-positions {wanted}: the model has {settings.model_positions} positions"
         )
-    memory = settings.memory or int(_free_memory(device) * _SHARE[device.type])
+    memory = settings.memory or _SHARE[device.type]
+    if isinstance(memory, MemoryShare):
+        memory = int(_free_memory(device) * memory.percent / 100)
     blocks = memory // (geometry.position_bytes * size)
     longest = blocks * size
     if longest < wanted:

@@ -17,11 +17,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from cloud.admission import Standing, gives_way, longest_idle
 from cloud.engine import Engine, Outcome, SessionCache, Work
 from cloud.jobs import Job, Reply
+from cloud.metrics import Metrics
 from cloud.pacing import Pace, Pacing
 from lambda_split.errors import (
     CapacityRefused,
@@ -79,6 +80,7 @@ class Scheduler:
         engine: Touched by that thread only, from now on.
         pacing: How steps are filled.
         waiting: How much may wait.
+        metrics: Counts steps and evictions.
 
     Attributes:
         fault: Done only if the thread died of a fault. Everything then fails with this error, whose
@@ -86,9 +88,15 @@ class Scheduler:
     """
 
     def __init__(
-        self, engine: Engine, *, pacing: Pacing | None = None, waiting: Waiting | None = None
+        self,
+        engine: Engine,
+        *,
+        pacing: Pacing | None = None,
+        waiting: Waiting | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self._engine = engine
+        self._metrics = metrics or Metrics()
         self._pace = Pace(pacing or Pacing())
         self._limits = waiting or Waiting()
         self._changed = threading.Condition()
@@ -254,8 +262,18 @@ class Scheduler:
             return self._ended is None
 
     def _run_calls(self) -> None:
+        """Open and close sessions, which must not wait for a step."""
         while self._calls:
             self._calls.popleft().run()
+        self._count_memory()
+
+    def _count_memory(self) -> None:
+        use = self._engine.pool_use
+        self._metrics.kv(
+            used_blocks=use.used_blocks,
+            total_blocks=use.total_blocks,
+            block_positions=use.block_positions,
+        )
 
     def _open(
         self, layers: range, max_positions: int, expected: int, on_evicted: Callable[[], None]
@@ -286,12 +304,13 @@ class Scheduler:
         self._evict(victim, "idle")
         return True
 
-    def _evict(self, cache: SessionCache, why: str) -> None:
+    def _evict(self, cache: SessionCache, why: Literal["idle", "pressure"]) -> None:
         _logger.info("a session loses its place (%s): its device will replay", why)
         with self._changed:
             session = self._sessions.get(cache)
         if session is None:
             return
+        self._metrics.evicted(reason=why)
         session.on_evicted()
         for job in self._forget(cache):
             job.fail(SessionEvicted())
@@ -309,10 +328,18 @@ class Scheduler:
         tokens = [
             (len(work.hidden), self._pace.is_short(job.forward.tokens)) for job, work in batch
         ]
+        decode_tokens = sum(count for count, short in tokens if short)
+        prompt_tokens = sum(count for count, short in tokens if not short)
         self._pace.ran(
             ended,
-            decode_tokens=sum(count for count, short in tokens if short),
-            prompt_tokens=sum(count for count, short in tokens if not short),
+            decode_tokens=decode_tokens,
+            prompt_tokens=prompt_tokens,
+            seconds=ended - began,
+        )
+        self._metrics.step(
+            sessions=len(batch),
+            decode_tokens=decode_tokens,
+            prompt_tokens=prompt_tokens,
             seconds=ended - began,
         )
         self._end_turns([work.session for _, work in batch], ended)
@@ -360,9 +387,11 @@ class Scheduler:
                 standings = [session.standing for session in self._sessions.values()]
             now = time.monotonic()
             victim = longest_idle(standings, now, self._limits.evict_idle_s)
-            why = "idle" if victim is not None else "pressure"
-            victim = victim or gives_way(standings, cache)
-            self._evict(victim, why)
+            if victim is not None:
+                self._evict(victim, "idle")
+            else:
+                victim = gives_way(standings, cache)
+                self._evict(victim, "pressure")
             yield victim
 
     def _outcomes(self, batch: Sequence[Work]) -> Iterator[Outcome]:

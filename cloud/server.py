@@ -14,11 +14,13 @@ from websockets.asyncio.server import serve as serve_websockets
 
 from cloud.connection import Connection, Limits, Service
 from cloud.engine import Engine
-from cloud.gate import Gate, StatusPage
+from cloud.gate import Gate
 from cloud.listener import url_of
+from cloud.metrics import Metrics
 from cloud.newcomers import CountingListener, Newcomers
 from cloud.pacing import Pacing
 from cloud.scheduler import Scheduler, Waiting
+from cloud.status import ServerStatus
 from cloud.tls import ServerTls
 from cloud.tokens import TokenStore
 from lambda_split import __version__
@@ -47,14 +49,15 @@ async def serve(
     waiting: Waiting | None = None,
     tokens: TokenStore | None = None,
     tls: ServerTls | None = None,
-    status_page: StatusPage | None = None,
-    on_refused: Callable[[str], None] | None = None,
+    metrics: Metrics | None = None,
+    status: ServerStatus | None = None,
     on_fault: Callable[[InternalError], None] | None = None,
 ) -> AsyncIterator[str]:
     """Serve an engine inside an ``async with`` block.
 
-    Leaving the block stops accepting, answers what is under way, tells all sessions
-    :class:`~lambda_split.errors.ServerDraining` and ends within a few seconds.
+    Leaving the block refuses newcomers, lets open sessions go on for ``limits.linger_s``, answers
+    what is under way, tells them :class:`~lambda_split.errors.ServerDraining` and ends within a few
+    seconds.
 
     Args:
         engine: Run by a thread of its own.
@@ -65,8 +68,8 @@ async def serve(
         waiting: How much may wait; the defaults where None.
         tokens: One of these must stand in the upgrade request; None lets everyone in.
         tls: The server's certificate; None serves plain ``ws://``.
-        status_page: See :class:`~cloud.gate.Gate`.
-        on_refused: See :class:`~cloud.gate.Gate`.
+        metrics: Counts what happens; some of its own where None.
+        status: Where others see whether it is alive and ready; one of its own where None.
         on_fault: Called in the event loop when the engine's thread has died of a fault: nothing can
             be served any more, so leave the block.
 
@@ -74,15 +77,16 @@ async def serve(
         The URL to connect to.
     """
     limits = limits or Limits()
-    scheduler = Scheduler(engine, pacing=pacing, waiting=waiting)
-    service = Service(offer, scheduler, limits)
+    metrics, status = metrics or Metrics(), status or ServerStatus()
+    scheduler = Scheduler(engine, pacing=pacing, waiting=waiting, metrics=metrics)
+    service = Service(offer, scheduler, limits, status, metrics)
     newcomers = Newcomers(limits.max_newcomers)
     gate = Gate(
         newcomers,
         max_connections=limits.max_connections,
         tokens=tokens,
-        status_page=status_page,
-        on_refused=on_refused,
+        status=status,
+        metrics=metrics,
     )
     url = url_of(listener, tls=tls is not None)
 
@@ -113,6 +117,7 @@ async def serve(
         fault = asyncio.wrap_future(scheduler.fault)
         fault.add_done_callback(lambda done: on_fault(done.result()))
     scheduler.start()
+    status.started(lambda: scheduler.alive)
     try:
         with gate.watching_tokens():
             yield url
@@ -123,16 +128,34 @@ async def serve(
 async def _stop(server: Server, service: Service) -> None:
     _logger.info("stopping: %d sessions open", len(server.connections))
     limits = service.limits
-    server.close(close_connections=False)
-    service.draining.set()
+    service.status.leaving.set()
     patience = limits.drain_s + 2 * limits.goodbye_s
     try:
+        try:
+            await _linger(server, service)
+        finally:
+            server.close(close_connections=False)
+            service.draining.set()
         async with asyncio.timeout(patience):
             await server.wait_closed()
     except TimeoutError:
         _logger.warning("stopping: not all connections closed in time")
     finally:  # also where this is canceled: the process cannot end before the engine's thread
         await service.scheduler.stop(patience_s=0.5)
+
+
+async def _linger(server: Server, service: Service) -> None:
+    """Let open sessions go on for a while; returns when all have ended."""
+    if service.limits.linger_s <= 0 or not service.scheduler.alive:
+        return
+    # Still accepting, so that newcomers and health checks are told instead of cut off.
+    ends = [asyncio.ensure_future(each.wait_closed()) for each in server.connections]
+    try:
+        if ends:
+            await asyncio.wait(ends, timeout=service.limits.linger_s)
+    finally:
+        for end in ends:
+            end.cancel()
 
 
 def _tls_settings(tls: ServerTls | None, limits: Limits) -> dict[str, Any]:

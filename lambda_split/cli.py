@@ -45,6 +45,7 @@ _EXTRAS: Final = {
     "safetensors": "cloud",
     "huggingface_hub": "cloud",
     "tqdm": "cloud",
+    "prometheus_client": "cloud",
     "onnx": "export",
     "onnx_ir": "export",
     "onnxscript": "export",

@@ -61,6 +61,10 @@ class Observed:
             self.events.append("outcome")
             yield outcome
 
+    @property
+    def pool_use(self):
+        return self.engine.pool_use
+
     def interrupt(self):
         self.events.append("interrupt")
         self.engine.interrupt()

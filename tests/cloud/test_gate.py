@@ -9,6 +9,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
+from cloud.metrics import Metrics
 from cloud.tokens import TokenStore
 from lambda_split.errors import CapacityRefused, TokenRevoked
 from tests.cloud.serving import (
@@ -52,16 +53,16 @@ async def answer(url, **settings):
     ids=str,
 )
 def test_without_a_token_the_upgrade_is_refused(model, tokens, headers, challenge):
-    refused = []
+    metrics = Metrics()
 
     async def scenario():
-        async with serving(model, tokens=tokens, on_refused=refused.append) as url:
+        async with serving(model, tokens=tokens, metrics=metrics) as url:
             return await answer(url, additional_headers=headers)
 
     response = run(scenario())
     assert response.status_code == http.HTTPStatus.UNAUTHORIZED
     assert response.headers["WWW-Authenticate"] == challenge
-    assert refused == ["http-401"]
+    assert refusals(metrics, "http-401") == 1
 
 
 def test_each_token_opens_a_session(model, tokens):
@@ -91,15 +92,19 @@ def test_a_revoked_token_is_told_so(model, tmp_path):
 
 
 def test_a_web_page_cannot_use_a_local_server(model, tokens):
-    refused = []
+    metrics = Metrics()
 
     async def scenario():
-        async with serving(model, tokens=tokens, on_refused=refused.append) as url:
+        async with serving(model, tokens=tokens, metrics=metrics) as url:
             headers = {"Authorization": "Bearer s3cret"}
             return await answer(url, origin="https://evil.example", additional_headers=headers)
 
     assert run(scenario()).status_code == http.HTTPStatus.FORBIDDEN
-    assert refused == ["http-403"]
+    assert refusals(metrics, "http-403") == 1
+
+
+def refusals(metrics, reason):
+    return metrics._registry.get_sample_value("lambda_split_refused_total", {"reason": reason})
 
 
 async def get(url, path):
@@ -113,25 +118,23 @@ async def get(url, path):
 
 
 def test_pages_for_probes_need_no_token_and_other_paths_do(model, tokens):
-    pages = {"/healthz": (200, "ok\n"), "/readyz": (503, "draining\n")}
-
     async def scenario():
-        async with serving(model, tokens=tokens, status_page=pages.get) as url:
+        async with serving(model, tokens=tokens) as url:
             return [await get(url, path) for path in ("/healthz", "/readyz?x=1", "/metrics", "/")]
 
     healthy, ready, *others = run(scenario())
     assert healthy.startswith("HTTP/1.1 200")
-    assert healthy.endswith("\r\n\r\nok\n")
-    assert ready.startswith("HTTP/1.1 503")
+    assert healthy.endswith("\r\n\r\nalive\n")
+    assert ready.startswith("HTTP/1.1 200")
     assert all(other.startswith("HTTP/1.1 401") for other in others)
 
 
 def test_beyond_so_many_sessions_the_upgrade_is_refused(model):
     limits = dataclasses.replace(LIMITS, max_connections=2)
-    refused = []
+    metrics = Metrics()
 
     async def scenario():
-        async with serving(model, limits=limits, on_refused=refused.append) as url:
+        async with serving(model, limits=limits, metrics=metrics) as url:
             async with (
                 Device.connected(url, model.hello()) as first,
                 Device.connected(url, model.hello()),
@@ -145,7 +148,7 @@ def test_beyond_so_many_sessions_the_upgrade_is_refused(model):
     response = run(scenario())
     assert response.status_code == http.HTTPStatus.SERVICE_UNAVAILABLE
     assert int(response.headers["Retry-After"]) > 0
-    assert refused == ["http-503"]
+    assert refusals(metrics, "http-503") == 1
 
 
 def test_connections_without_a_session_do_not_count_as_full(model):

@@ -1,129 +1,230 @@
-"""No log, of either side and at any level, has secrets, or anything from which content follows."""
+"""The log: its two layouts, what cannot fake a line, what happens where it cannot be written."""
 
-import asyncio
-import base64
-import contextlib
-import hashlib
+import json
 import logging
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import time
 
-import numpy as np
 import pytest
 
-from cloud.tokens import TokenStore
-from edge_runtime.connection import Connection
-from edge_runtime.endpoint import Endpoint
-from edge_runtime.stats import Meter
-from lambda_split.errors import InternalError, LambdaSplitError, NonFinite, Unauthorized
-from lambda_split.wire import codecs
-from lambda_split.wire.frames import Codec
-from tests.certificates import Issuer
-from tests.cloud.serving import WIDTH, hidden_states, marked, run, serving, token_file
+from cloud.logs import JsonLines, StderrHandler, TextLines, fields, log_to_stderr
+from tests.cloud.serving import Device, hidden_states, run
+from tests.cloud.test_command import command, environment
 
-TOKEN = "lst_VeryKnown-Secret_0123456789"
-PIECE = 6  # bytes: long enough that no log line has it by accident
+ROOT = pathlib.Path(__file__).parents[2]
+HOSTILE = "x\n2026-01-01T00:00:00.000Z INFO faked\r\x1b[2J\u2028\x00"
 
 
-def connected(url, model, token=TOKEN, **changes):
-    endpoint = Endpoint(url, token, 5.0, 10.0, changes.pop("ca_file", None))
-    hello = model.hello(**changes)
-    return contextlib.closing(Connection(endpoint, hello, max_chunk_tokens=80, meter=Meter()))
+def record(message, *values, error=None, **told):
+    trace = (type(error), error, error.__traceback__) if error else None
+    made = logging.LogRecord("cloud.test", logging.INFO, __file__, 1, message, values, trace)
+    vars(made).update(fields(**told))
+    return made
 
 
-def forward(connection, hidden):
-    """Send a chunk; returns the payloads that crossed the wire both ways."""
-    encoded = codecs.encode(hidden, Codec.FP32)
-    connection.send(0, len(hidden), encoded, reply=len(hidden))
-    return [bytes(encoded.payload), bytes(connection.receive().payload)]
+def test_text_has_the_sentence_and_the_fields():
+    line = TextLines().format(record("session %s", "open", session="ab12", code=None, seconds=1.5))
+    assert re.fullmatch(
+        r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z INFO "
+        r"session open session=ab12 code=None seconds=1\.5",
+        line,
+    )
 
 
-def everything(url, model, issuer, token_path, reload):
-    """All that happens to a service: sessions that end well and badly, refusals, revocation."""
-    settings = {"ca_file": issuer.ca_file}
-    with connected(url, model, **settings) as connection:
-        payloads = forward(connection, hidden_states(5))
-        not_finite = marked(2, 3e25)  # comes out of this trunk as NaN
-        with pytest.raises(NonFinite):
-            forward(connection, not_finite)
-        payloads.append(not_finite.tobytes())
-    with pytest.raises(Unauthorized), connected(url, model, token=TOKEN[:-1], **settings):
-        pass
-    with pytest.raises(LambdaSplitError), connected(url, model, fingerprint="0" * 16, **settings):
-        pass
-    with connected(url, model, **settings) as connection, pytest.raises(InternalError):
-        forward(connection, marked(2, 3e35))  # makes this trunk raise
-    payloads.append(marked(2, 3e35).tobytes())
-    with connected(url, model, **settings) as connection:
-        connection._socket.send(b"\x01\x01" + hidden_states(3, 9).tobytes())  # no frame
-        with pytest.raises(LambdaSplitError):
-            connection.receive()
-        payloads.append(hidden_states(3, 9).tobytes())
-    with connected(url, model, **settings) as connection:
-        payloads += forward(connection, hidden_states(2, 1))
-        token_path.write_text("")
-        reload()
-        with pytest.raises(LambdaSplitError):
-            connection.receive()
-    return payloads
+def test_json_has_the_same_as_an_object():
+    line = JsonLines().format(record("session %s", "open", session="ab12", code=None, seconds=1.5))
+    told = json.loads(line)
+    assert told.pop("time").endswith("Z")
+    assert told == {
+        "level": "info",
+        "logger": "cloud.test",
+        "message": "session open",
+        "session": "ab12",
+        "code": None,
+        "seconds": 1.5,
+    }
 
 
-def forms_of(payload):
-    """How a log might show a piece of a payload, for every piece of it."""
-    for start in range(0, len(payload) - PIECE, 3):
-        piece = payload[start : start + PIECE]
-        yield piece.hex()
-        yield piece.hex(" ")
-        yield base64.b64encode(piece).decode().rstrip("=")
-        yield repr(piece)[2:-1]
-    for value in np.frombuffer(payload[: len(payload) // 4 * 4], np.float32):
-        yield f"{value:.5f}".rstrip("0")
-        yield repr(float(value))
+@pytest.mark.parametrize("layout", [TextLines, JsonLines])
+def test_what_a_device_sends_stays_on_its_line(layout):
+    line = layout().format(record(f"refused: {HOSTILE}", agent=HOSTILE))
+    assert line.isprintable()
+    assert line.splitlines() == [line]
 
 
-def test_no_log_holds_a_secret_or_a_hidden_state(model, fragile, tmp_path, caplog):
-    caplog.set_level(logging.DEBUG)
-    issuer = Issuer(tmp_path)
-    path = token_file(tmp_path, someone=TOKEN)
-    tokens = TokenStore(path)
-
-    async def scenario():
-        async with serving(
-            model,
-            engine=model.engine(trunk=fragile),
-            tokens=tokens,
-            tls=issuer.issue("server").tls(),
-        ) as url:
-            loop = asyncio.get_running_loop()
-            return await asyncio.to_thread(
-                everything,
-                url,
-                model,
-                issuer,
-                path,
-                lambda: loop.call_soon_threadsafe(tokens.reload),
-            )
-
-    payloads = run(scenario())
-    assert len(payloads) == 7
-    assert min(len(payload) for payload in payloads) >= 2 * WIDTH * 4
-    log = caplog.text
-    # The log is there, and speaks of all that happened.
-    for said in ("open for someone", "HTTP 401", "incident", "was revoked", "fingerprint-refused"):
-        assert said in log
-    assert log.count("\n") > 15
-    digest = hashlib.sha256(TOKEN.encode())
-    secrets = [TOKEN[4:], TOKEN[:-1], digest.hexdigest()[:16], "Authorization", "Bearer "]
-    secrets += [base64.b64encode(form).decode()[:16] for form in (TOKEN.encode(), digest.digest())]
-    assert not [secret for secret in secrets if secret.lower() in log.lower()]
-    for payload in payloads:
-        assert not [form for form in forms_of(payload) if len(form) > 6 and form in log]
+def test_a_field_with_spaces_or_signs_cannot_look_like_another():
+    line = TextLines().format(record("open", agent='a b session=faked "', empty=""))
+    assert line.endswith('agent="a b session=faked \\"" empty=""')
 
 
-def test_the_search_would_find_it(caplog):
-    """Of the helper itself: each form is found in a log that has it."""
-    caplog.set_level(logging.DEBUG)
-    payload = hidden_states(2, 1).tobytes()
-    value = float(np.frombuffer(payload, np.float32)[5])
-    for text in (payload.hex(), base64.b64encode(payload).decode(), repr(payload), repr([value])):
-        caplog.clear()
-        logging.getLogger("test").debug("received %s", text)
-        assert [form for form in forms_of(payload) if len(form) > 6 and form in caplog.text]
+def test_fields_do_not_replace_what_every_line_has():
+    assert json.loads(JsonLines().format(record("x", level="faked")))["level"] == "info"
+
+
+def fail():
+    raise RuntimeError(HOSTILE)
+
+
+def broken():
+    try:
+        fail()
+    except RuntimeError as error:
+        return error
+
+
+def test_tracebacks_are_indented_so_that_an_error_s_words_fake_no_line():
+    first, *rest = TextLines().format(record("it broke", error=broken())).splitlines()
+    assert first.endswith("INFO it broke")
+    assert len(rest) > 3
+    assert all(row.startswith("  | ") and row.isprintable() for row in rest)
+
+
+def test_tracebacks_are_a_field_in_json():
+    line = JsonLines().format(record("it broke", error=broken()))
+    assert "\n" not in line
+    assert "RuntimeError" in json.loads(line)["traceback"]
+
+
+@pytest.mark.parametrize("layout", [TextLines, JsonLines])
+def test_a_long_line_is_cut(layout):
+    assert len(layout().format(record("x" * 1_000_000))) < 20_000
+
+
+def lines_of(read_end):
+    os.set_blocking(read_end, False)
+    return os.read(read_end, 1 << 16).decode().splitlines()
+
+
+def test_lines_come_in_order_and_all_of_them():
+    read_end, write_end = os.pipe()
+    handler = StderrHandler(write_end)
+    for index in range(100):
+        handler.emit(record("line %d", index))
+    handler.close()
+    assert lines_of(read_end) == [f"line {index}" for index in range(100)]
+    assert handler.lost == 0
+    os.close(read_end)
+    os.close(write_end)
+
+
+def test_a_full_disk_loses_lines_counts_them_and_raises_nothing():
+    descriptor = os.open("/dev/full", os.O_WRONLY)
+    lost = []
+    handler = StderrHandler(descriptor, on_lost=lambda: lost.append(1))
+    for index in range(10):
+        handler.emit(record("line %d", index))
+    handler.close()
+    os.close(descriptor)
+    assert (handler.lost, len(lost)) == (10, 10)
+
+
+def test_a_closed_pipe_loses_lines_and_raises_nothing():
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    handler = StderrHandler(write_end)
+    handler.emit(record("line"))
+    handler.close()
+    os.close(write_end)
+    assert handler.lost == 1
+
+
+def test_a_reader_that_does_not_read_holds_nobody_up_and_costs_bounded_memory():
+    read_end, write_end = os.pipe()
+    handler = StderrHandler(write_end)
+    began = time.monotonic()
+    for index in range(5000):
+        handler.emit(record("x" * 1000, index))
+    assert handler.lost > 3000  # the pipe holds some, the queue a thousand
+    handler.close()
+    assert time.monotonic() - began < 10
+    os.close(read_end)  # lets its thread go
+    handler._thread.join(5)
+    assert not handler._thread.is_alive()
+    os.close(write_end)
+
+
+def test_a_call_with_wrong_arguments_raises_nothing():
+    read_end, write_end = os.pipe()
+    handler = StderrHandler(write_end)
+    handler.emit(record("%d", "no number"))
+    handler.close()
+    assert handler.lost == 1
+    os.close(read_end)
+    os.close(write_end)
+
+
+def test_logging_is_as_before_when_the_block_ends():
+    root = logging.getLogger()
+    before = (root.level, list(root.handlers))
+    with log_to_stderr("debug", "json") as handler:
+        assert handler in root.handlers
+        assert root.level == logging.DEBUG
+    assert (root.level, list(root.handlers)) == before
+
+
+def test_every_line_of_a_server_is_json_and_tells_its_session(model):
+    async def scenario(url):
+        async with Device.connected(url, model.hello(agent=HOSTILE)) as device:
+            await device.forward(50, hidden_states(1))  # a gap: rejected
+            await device.socket.send(device.session.close())
+            await device.socket.wait_closed()
+            return device.welcome.session
+
+    arguments = (model.folder, "--port", 0, "--threads", 1, "--log-format", "json")
+    with subprocess.Popen(
+        command(*arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=environment(),
+    ) as server:
+        try:
+            session = run(scenario(server.stdout.readline().split()[-1]))
+            server.terminate()
+            _, log = server.communicate(timeout=20)
+        finally:
+            server.kill()
+    told = [json.loads(line) for line in log.splitlines()]
+    mine = [each for each in told if each.get("session") == session]
+    assert [each["message"] for each in mine] == [
+        "session open",
+        "forward rejected",
+        "session closed",
+    ]
+    assert mine[0]["agent"] == HOSTILE
+    assert mine[1]["code"] == "position-gap"
+
+
+@pytest.mark.parametrize("layout", ["text", "json"])
+def test_a_server_whose_log_is_full_serves(model, layout):
+    async def scenario(url):
+        async with Device.connected(url, model.hello()) as device:
+            return await device.forward(0, hidden_states(3))
+
+    with (
+        pathlib.Path("/dev/full").open("w") as full,
+        subprocess.Popen(
+            command(model.folder, "--port", 0, "--threads", 1, "--log-format", layout),
+            stdout=subprocess.PIPE,
+            stderr=full,
+            text=True,
+            cwd=ROOT,
+            env=environment(),
+        ) as server,
+    ):
+        try:
+            assert len(run(scenario(server.stdout.readline().split()[-1]))) == 3
+            server.terminate()
+            assert server.wait(20) == 0
+        finally:
+            server.kill()
+
+
+def test_help_and_configuration_need_no_log():
+    program = "import sys, cloud.command; sys.exit('cloud.logs' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT, env=environment())
