@@ -15,6 +15,7 @@ from websockets.asyncio.server import serve as serve_websockets
 from cloud.connection import Connection, Limits, Service
 from cloud.engine import Engine
 from cloud.gate import Gate
+from cloud.guarded import GuardedConnection
 from cloud.listener import url_of
 from cloud.metrics import Metrics
 from cloud.newcomers import CountingListener, Newcomers
@@ -101,7 +102,7 @@ async def serve(
         handle,
         sock=CountingListener(listener, newcomers),
         process_request=gate.check,
-        create_connection=_PlainConnection if tls is None else ServerConnection,
+        create_connection=_PlainConnection if tls is None else GuardedConnection,
         compression=None,  # hidden states don't deflate, and it costs memory per connection
         max_size=MAX_MESSAGE_BYTES,  # a hello; an accepted session may send whole chunks
         max_queue=2,  # beyond what a device may have in flight, read little ahead
@@ -169,7 +170,7 @@ def _tls_settings(tls: ServerTls | None, limits: Limits) -> dict[str, Any]:
     }
 
 
-class _PlainConnection(ServerConnection):
+class _PlainConnection(GuardedConnection):
     """Answers a device that speaks TLS where there is none, instead of waiting for a line end."""
 
     def data_received(self, data: bytes) -> None:

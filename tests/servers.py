@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from typing import IO
 
 __all__ = ["TrunkServer", "free_port", "serving"]
 
@@ -23,19 +24,24 @@ def free_port() -> int:
 
 
 class TrunkServer:
-    """``lambda-split serve`` on a fixed loopback port."""
+    """``lambda-split serve`` on a fixed loopback port.
 
-    def __init__(self, *arguments: str, port: int | None = None) -> None:
-        self._port = free_port() if port is None else port
+    Its log can be read, unless it goes to another file.
+    """
+
+    def __init__(
+        self, *arguments: str, port: int | None = None, log: IO[str] | None = None
+    ) -> None:
+        self.port = free_port() if port is None else port
         self._arguments = arguments
-        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed by close()
+        self._log = tempfile.TemporaryFile("w+") if log is None else log  # noqa: SIM115  # closed by close()
         self._process: subprocess.Popen[str] | None = None
         self.url = ""
 
     def start(self) -> None:
         command = [sys.executable, "-m", "lambda_split.cli", "serve", "--threads", "1"]
         self._process = subprocess.Popen(
-            [*command, *self._arguments, "--port", str(self._port)],
+            [*command, *self._arguments, "--port", str(self.port)],
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
@@ -64,6 +70,8 @@ class TrunkServer:
         return self._process.pid
 
     def log(self) -> str:
+        if not self._log.readable():
+            return ""
         self._log.seek(0)
         return self._log.read()
 

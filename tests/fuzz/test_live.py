@@ -1,0 +1,13 @@
+"""Changed frames against a live server; ``python -m tests.fuzz.live`` sends many more."""
+
+import pytest
+
+from tests.faults.ground import make_ground
+from tests.fuzz.live import fuzz_live
+
+
+@pytest.mark.slow
+def test_two_thousand_changed_frames_do_no_harm(tmp_path):
+    report = fuzz_live(make_ground(tmp_path, scripts=4), frames=2000, seed=5)
+    assert report.harm() == []
+    assert report.peak - report.warm < 100 << 20
