@@ -25,7 +25,7 @@ from cloud.engine import (
     required_attention,
 )
 from cloud.engine.graphs import cuda_recorder
-from cloud.engine.kv_pool import kv_dtype
+from cloud.engine.packing import pack_linear_layers
 from cloud.engine.paged import PagedAttention, best_attention, varlen_kernel
 from lambda_split.partition import LayerStack, Trunk
 
@@ -96,7 +96,7 @@ def make_engine(model: LlamaForCausalLM, layers: range, *, sessions: int, positi
         layers=layers,
         kv_heads=config.num_key_value_heads,
         head_dim=config.head_dim,
-        dtype=kv_dtype(model.dtype, model.device),
+        dtype=model.dtype,
         devices=[model.device],
     )
     size = _BLOCK_POSITIONS[model.device.type]
@@ -104,8 +104,11 @@ def make_engine(model: LlamaForCausalLM, layers: range, *, sessions: int, positi
     pool = KVPool(geometry, block_positions=size, blocks=blocks, lane=max(1, blocks // sessions))
     # As the server chooses it: on a GPU what it has for pages, and steps recorded.
     attend = best_attention(pool, config.num_attention_heads, varlen_kernel())
+    trunk = _trunk(model, layers)
+    if model.device.type == "cpu":
+        pack_linear_layers(trunk)  # as the server does
     return BatchingEngine(
-        _trunk(model, layers),
+        trunk,
         width=config.hidden_size,
         dtype=model.dtype,
         pool=pool,

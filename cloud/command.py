@@ -87,9 +87,10 @@ def run(args: argparse.Namespace) -> int:
         if settings.metrics.metrics_port is not None:
             address = settings.metrics.metrics_host, settings.metrics.metrics_port
             metrics_listener = stack.enter_context(contextlib.closing(bind(*address)))
-        # Before torch is loaded: OpenMP workers that spin while they wait would starve whatever
-        # shares the machine, above all a device side on the same cores.
-        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+        # Before torch is loaded: OpenMP workers that spin for long while they wait would starve
+        # whatever shares the machine, above all a device side on the same cores. Those that never
+        # spin have to be woken for every operation of a step. So they spin for microseconds.
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
         engine, offer = _load(settings)
         serving = _serve(
             engine,

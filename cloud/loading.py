@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from cloud.engine import BatchingEngine, KVGeometry, KVPool, required_attention
 from cloud.engine.graphs import Recorder, cuda_recorder
-from cloud.engine.kv_pool import kv_dtype
+from cloud.engine.packing import pack_linear_layers
 from cloud.engine.paged import PagedAttention, best_attention, varlen_kernel
 from cloud.engine.ragged import Attend
 from cloud.memory import KVSettings, make_pool
@@ -133,11 +133,13 @@ def load_service(
             device=settings.device,
             attention=required_attention(),
         )
+    if settings.device.type == "cpu":
+        pack_linear_layers(trunk)
     geometry = KVGeometry(
         layers=layers,
         kv_heads=checkpoint.kv_heads,
         head_dim=checkpoint.head_dim,
-        dtype=kv_dtype(settings.dtype, settings.device),
+        dtype=settings.dtype,
         devices=[settings.device],
     )
     pool, max_positions = make_pool(

@@ -10,17 +10,7 @@ import torch
 from cloud.engine.blocks import BlockPool
 from cloud.engine.contract import PoolUse
 
-__all__ = ["KVGeometry", "KVPool", "kv_dtype"]
-
-
-def kv_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
-    """What keys and values are kept in.
-
-    The trunk's dtype; on a CPU float32 whatever the weights are. There the attention of a single
-    token in bfloat16 is an order of magnitude slower than in float32 (PyTorch 2.13, 200 positions,
-    16 heads of 128: 0.54 against 0.04 ms), which outweighs twice the memory.
-    """
-    return torch.float32 if device.type == "cpu" else dtype
+__all__ = ["KVGeometry", "KVPool"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,10 +52,8 @@ class KVPool:
         lane: See :class:`~cloud.engine.blocks.BlockPool`.
 
     Attributes:
-        blocks: Who holds which block.
-        keys: For each layer (all slots, kv_heads, head_dim). Position *p* of a session is in slot
+        blocks: Who holds which block. Position *p* of a session is in slot
             ``held[p // block_positions] * block_positions + p % block_positions``.
-        values: As ``keys``.
         spare_block: A block that no session ever holds, for rows that belong to nobody.
     """
 
@@ -77,14 +65,23 @@ class KVPool:
         self.blocks = BlockPool(blocks, lane)
         self.spare_block = blocks
         slots = (blocks + 1) * block_positions
-        shape = (slots, geometry.kv_heads, geometry.head_dim)
+        # On a CPU each head's keys lie together: attention goes head by head, and rows of one head
+        # that were kilobytes apart would each cost it a page. A GPU's kernel wants whole positions.
+        self._heads_first = geometry.devices[0].type == "cpu"
+        sizes = (geometry.kv_heads, slots) if self._heads_first else (slots, geometry.kv_heads)
         # Not zeroed: untouched memory of a CPU costs nothing, and only slots that were written
         # are ever read.
-        self.keys = {
-            layer: torch.empty(shape, dtype=geometry.dtype, device=geometry.device_of(layer))
-            for layer in geometry.layers
-        }
-        self.values = {layer: torch.empty_like(keys) for layer, keys in self.keys.items()}
+        self._keys, self._values = (
+            {
+                layer: torch.empty(
+                    (*sizes, geometry.head_dim),
+                    dtype=geometry.dtype,
+                    device=geometry.device_of(layer),
+                )
+                for layer in geometry.layers
+            }
+            for _ in range(2)
+        )
 
     @property
     def positions(self) -> int:
@@ -126,3 +123,45 @@ class KVPool:
                 found.append(range(slot, slot + taken))
             position += taken
         return tuple(found)
+
+    def write(
+        self, layer: int, slots: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
+    ) -> None:
+        """Store keys and values, each (kv_heads, n, head_dim), into slots, int64 (n,)."""
+        for pool, rows in ((self._keys[layer], keys), (self._values[layer], values)):
+            rows = rows.to(pool.dtype)  # noqa: PLW2901 - the same rows
+            if self._heads_first:
+                pool.index_copy_(1, slots, rows)
+            else:
+                pool.index_copy_(0, slots, rows.transpose(0, 1))
+
+    def read(self, layer: int, slots: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Copies of what is in slots, int64 (n,): keys and values, each (kv_heads, n, head_dim)."""
+        if self._heads_first:
+            return self._keys[layer][:, slots], self._values[layer][:, slots]
+        return (
+            self._keys[layer][slots].transpose(0, 1),
+            self._values[layer][slots].transpose(0, 1),
+        )
+
+    def view(self, layer: int, runs: Sequence[range]) -> tuple[torch.Tensor, torch.Tensor]:
+        """What is in neighbouring slots: keys and values, each (1, kv_heads, K, head_dim).
+
+        One run is not copied; several are joined.
+        """
+        dimension = 1 if self._heads_first else 0
+        found = []
+        for pool in (self._keys[layer], self._values[layer]):
+            parts = [pool.narrow(dimension, run.start, len(run)) for run in runs]
+            joined = parts[0] if len(parts) == 1 else torch.cat(parts, dim=dimension)
+            found.append((joined if self._heads_first else joined.transpose(0, 1))[None])
+        return found[0], found[1]
+
+    def pages(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Everything, block by block: each (blocks, block_positions, kv_heads, head_dim)."""
+        found = []
+        for pool in (self._keys[layer], self._values[layer]):
+            # (slots, kv_heads, head_dim) -> (blocks, block_positions, kv_heads, head_dim)
+            whole = pool.transpose(0, 1) if self._heads_first else pool
+            found.append(whole.reshape(-1, self.block_positions, *whole.shape[1:]))
+        return found[0], found[1]

@@ -96,14 +96,12 @@ class PagedAttention:
         tables = batch.once(
             ("tables", device), lambda: Tables.of(batch.segments, batch.pool, device)
         )
-        keys, values = pool.keys[layer], pool.values[layer]
-        # (slots, kv_heads, D) -> (blocks, block_positions, kv_heads, D)
-        pages = (-1, pool.block_positions, *keys.shape[1:])
+        keys, values = pool.pages(layer)
         window = batch.windows[layer]
         out = self._kernel(
             query[0].transpose(0, 1),  # (1, heads, T, D) -> (T, heads, D)
-            keys.view(pages),
-            values.view(pages),
+            keys,
+            values,
             tables.query_ends,
             None,
             tables.most_queries,
@@ -111,7 +109,7 @@ class PagedAttention:
             scale=scale,
             # How far back and ahead a query sees, itself not counted; -1 is without end.
             window_size=(-1 if window is None else window - 1, 0),
-            enable_gqa=query.shape[1] != keys.shape[1],
+            enable_gqa=query.shape[1] != keys.shape[2],
             seqused_k=tables.key_counts,
             block_table=tables.blocks,
         )
@@ -174,9 +172,9 @@ def _difference(pool: KVPool, heads: int, candidate: Attend) -> float:
     def random(shape: Sequence[int]) -> torch.Tensor:
         return torch.randn(shape, generator=generator).to(device, geometry.dtype)
 
-    used = len(blocks) * size
-    pool.keys[layer][:used] = random(pool.keys[layer][:used].shape)
-    pool.values[layer][:used] = random(pool.values[layer][:used].shape)
+    used = torch.arange(len(blocks) * size, device=device)
+    shape = (geometry.kv_heads, len(used), geometry.head_dim)
+    pool.write(layer, used, random(shape), random(shape))
     query = random((1, heads, segments[-1].rows.stop, geometry.head_dim))
     found = []
     for attend in (candidate, attend_by_session):

@@ -19,7 +19,7 @@ class _Piece:
 
     length: int
     slots: torch.Tensor  # those that it overwrites, int64 (n,)
-    keys: tuple[torch.Tensor, ...]  # for each layer (n, kv_heads, head_dim)
+    keys: tuple[torch.Tensor, ...]  # for each layer (kv_heads, n, head_dim)
     values: tuple[torch.Tensor, ...]
 
 
@@ -80,9 +80,7 @@ class Place:
             return
         saved = zip(self.session.layers, piece.keys, piece.values, strict=True)
         for layer, keys, values in saved:
-            slots = piece.slots.to(keys.device)
-            self._pool.keys[layer][slots] = keys
-            self._pool.values[layer][slots] = values
+            self._pool.write(layer, piece.slots.to(keys.device), keys, values)
 
     def undo_forward(self) -> None:
         """Take all pieces back since :meth:`begin`."""
@@ -105,7 +103,9 @@ class Place:
     def _save(self, slots: torch.Tensor) -> _Piece:
         if not len(slots):
             return _Piece(self.length, slots, (), ())
-        pool, layers = self._pool, self.session.layers
-        keys = tuple(pool.keys[layer][slots.to(pool.keys[layer].device)] for layer in layers)
-        values = tuple(pool.values[layer][slots.to(pool.values[layer].device)] for layer in layers)
+        saved = [
+            self._pool.read(layer, slots.to(self._pool.geometry.device_of(layer)))
+            for layer in self.session.layers
+        ]
+        keys, values = zip(*saved, strict=True)
         return _Piece(self.length, slots, keys, values)

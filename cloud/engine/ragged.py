@@ -134,11 +134,7 @@ class RaggedBatch:
         del args, kwargs
         if self._interrupted.is_set():
             raise ServerDraining
-        slots = self.slots_on(key.device)
-        for pool, rows in ((self.pool.keys, key), (self.pool.values, value)):
-            target = pool[layer_idx]
-            # (1, kv_heads, T, head_dim) -> (T, kv_heads, head_dim)
-            target.index_copy_(0, slots, rows[0].transpose(0, 1).to(target.dtype))
+        self.pool.write(layer_idx, self.slots_on(key.device), key[0], value[0])
         return key, value
 
 

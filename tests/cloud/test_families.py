@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from cloud.engine import BatchingEngine, KVGeometry, KVPool, Work, required_attention
+from cloud.engine.packing import pack_linear_layers
 from lambda_split.partition import GrowingKVCache, load_trunk, open_checkpoint
 from tests.cloud.serving import WIDTH, same
 from tests.tiny_models import LAYERS, VARIANTS, save_tiny
@@ -16,7 +17,7 @@ SPLITS = [ALL, range(1, 5), range(2, 4), range(1, 6), range(3), range(3, 6)]
 POSITIONS = 200
 
 
-def engine_of(checkpoint, *, blocks=400, block_positions=4, lane=20, **settings):
+def engine_of(checkpoint, *, blocks=400, block_positions=4, lane=20, packed=False, **settings):
     geometry = KVGeometry(
         layers=ALL,
         kv_heads=checkpoint.kv_heads,
@@ -26,6 +27,8 @@ def engine_of(checkpoint, *, blocks=400, block_positions=4, lane=20, **settings)
     )
     pool = KVPool(geometry, block_positions=block_positions, blocks=blocks, lane=lane)
     trunk = load_trunk(checkpoint, ALL, attention=required_attention())
+    if packed:
+        pack_linear_layers(trunk)
     return BatchingEngine(
         trunk,
         width=WIDTH,
@@ -71,4 +74,6 @@ def play(engine, reference, *, steps=25):
 def test_ragged_batches_of_different_splits_equal_sessions_alone(variant, lane, tmp_path):
     save_tiny(variant, tmp_path)
     checkpoint = open_checkpoint(str(tmp_path))
-    play(engine_of(checkpoint, lane=lane), load_trunk(checkpoint, ALL))
+    # As the server does on a CPU: linear layers packed.
+    engine = engine_of(checkpoint, lane=lane, packed=lane == 20)
+    play(engine, load_trunk(checkpoint, ALL))

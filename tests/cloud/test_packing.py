@@ -1,0 +1,54 @@
+"""Packed linear layers compute what they replace, and whatever does not stays."""
+
+import pytest
+import torch
+from torch import nn
+
+from cloud.engine import packing
+from cloud.engine.packing import PackedLinear, pack_linear_layers
+
+
+def model(*, dtype=torch.float32, bias=True):
+    torch.manual_seed(0)
+    layers = [nn.Linear(48, 96, bias=bias), nn.SiLU(), nn.Linear(96, 32, bias=bias)]
+    return nn.Sequential(nn.LayerNorm(48), nn.Sequential(*layers)).to(dtype).requires_grad_(False)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 8, 65, 300])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_they_compute_what_they_replace(dtype, bias, rows):
+    plain, packed = model(dtype=dtype, bias=bias), model(dtype=dtype, bias=bias)
+    assert pack_linear_layers(packed) == 2
+    assert [type(layer) for layer in packed[1]] == [PackedLinear, nn.SiLU, PackedLinear]
+    hidden = torch.randn(1, rows, 48, dtype=dtype)
+    with torch.inference_mode():
+        found, wanted = packed(hidden), plain(hidden)
+    assert found.shape == wanted.shape
+    tolerance = 1e-5 if dtype is torch.float32 else 0.02
+    torch.testing.assert_close(found, wanted, rtol=tolerance, atol=tolerance)
+
+
+def test_a_layer_that_would_compute_something_else_stays(monkeypatch, caplog):
+    def wrong(self, hidden):
+        return torch.zeros(*hidden.shape[:-1], self.out_features, dtype=hidden.dtype)
+
+    monkeypatch.setattr(PackedLinear, "forward", wrong)
+    plain = model()
+    assert pack_linear_layers(plain) == 0
+    assert "something else" in caplog.text
+    assert type(plain[1][0]) is nn.Linear
+
+
+def test_where_pytorch_cannot_do_it_layers_stay(monkeypatch):
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert pack_linear_layers(model()) == 0
+
+
+def test_other_dtypes_and_subclasses_stay():
+    class Own(nn.Linear):
+        pass
+
+    assert pack_linear_layers(model(dtype=torch.float64)) == 0
+    assert pack_linear_layers(nn.Sequential(Own(8, 8))) == 0
+    assert packing._TOLERANCE.keys() == {torch.float32, torch.bfloat16}
