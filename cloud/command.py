@@ -22,12 +22,13 @@ import pathlib
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING
 
 from cloud.configuration import add_options, configure
 from cloud.listener import bind, check_exposure, is_loopback
 from cloud.reloading import reload_all
+from cloud.replicas import arguments as replicas_arguments
 from cloud.tls import ServerTls
 from cloud.tokens import TokenStore
 from lambda_split.errors import UsageError
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from cloud.engine import Engine
     from cloud.metrics import Metrics
     from cloud.settings import ServeSettings
-    from lambda_split.errors import InternalError
+    from cloud.status import ServerStatus
     from lambda_split.wire.handshake import ServerOffer
 
 __all__ = ["add_arguments", "run"]
@@ -49,6 +50,7 @@ _logger = logging.getLogger(__name__)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     add_options(parser)
+    replicas_arguments.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -91,7 +93,27 @@ def run(args: argparse.Namespace) -> int:
         # whatever shares the machine, above all a device side on the same cores. Those that never
         # spin have to be woken for every operation of a step. So they spin for microseconds.
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-        engine, offer = _load(settings)
+        if args.replicas is not None:
+            from cloud.replicas.metrics import GatewayMetrics
+            from cloud.status import ServerStatus
+
+            gateway_metrics, status = GatewayMetrics(), ServerStatus()
+            replicas_arguments.run(
+                args,
+                settings,
+                listener,
+                limits=_limits(settings),
+                tokens=tokens,
+                tls=tls,
+                until_stopped=functools.partial(
+                    _stopping, metrics_listener, gateway_metrics, status, tls, tokens
+                ),
+                announce=_announce,
+                status=status,
+                metrics=gateway_metrics,
+            )
+            return 0
+        engine, offer = _load(settings, args.devices)
         serving = _serve(
             engine,
             offer,
@@ -114,21 +136,22 @@ def _tls(cert: pathlib.Path | None, key: pathlib.Path | None) -> ServerTls | Non
     return ServerTls(cert, key)
 
 
-def _load(settings: ServeSettings) -> tuple[Engine, ServerOffer]:
+def _load(settings: ServeSettings, devices_named: str | None) -> tuple[Engine, ServerOffer]:
     model, engine = settings.model, settings.engine
     if model.name is None:
         raise UsageError("give the MODEL to serve: a folder, a Hugging Face id, or 'demo'")
     import torch
 
-    from cloud.loading import TrunkSettings, choose_device, choose_dtype, load_service
+    from cloud.loading import TrunkSettings, choose_devices, choose_dtype, load_service
     from lambda_split.partition import open_checkpoint
 
     if model.threads is not None:
         torch.set_num_threads(model.threads)
-    device = choose_device(model.device)
+    device, devices = choose_devices(model.device, devices_named)
     trunk = TrunkSettings(
         split=Split(model.head_layers, model.tail_layers),
         device=device,
+        devices=devices,
         dtype=choose_dtype(model.dtype, device),
         max_sessions=engine.max_sessions,
         max_positions=engine.max_positions,
@@ -166,45 +189,59 @@ async def _serve(
     tls: ServerTls | None,
     metrics: Metrics,
 ) -> None:
-    from cloud.metrics_listener import serve_metrics
     from cloud.pacing import Pacing
     from cloud.scheduler import Waiting
     from cloud.server import serve
     from cloud.status import ServerStatus
 
-    stop: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     status = ServerStatus()
 
-    def fail(fault: InternalError) -> None:
-        if not stop.done():
-            stop.set_exception(fault)
+    async with (
+        _stopping(metrics_listener, metrics, status, tls, tokens) as stop,
+        serve(
+            engine,
+            offer,
+            listener,
+            limits=_limits(settings),
+            pacing=Pacing(step_tokens=settings.engine.step_tokens),
+            waiting=Waiting(
+                max_positions=settings.engine.max_waiting,
+                evict_idle_s=settings.limits.evict_idle_seconds,
+            ),
+            tokens=tokens,
+            tls=tls,
+            metrics=metrics,
+            on_fault=lambda fault: None if stop.done() else stop.set_exception(fault),
+            status=status,
+        ) as url,
+    ):
+        _announce(url)
+        await stop
 
+
+def _announce(url: str) -> None:
+    sys.stdout.write(f"listening on {url}\n")
+    sys.stdout.flush()
+
+
+@contextlib.asynccontextmanager
+async def _stopping(
+    metrics_listener: socket.socket | None,
+    metrics: Metrics,
+    status: ServerStatus,
+    tls: ServerTls | None,
+    tokens: TokenStore | None,
+) -> AsyncIterator[asyncio.Future[None]]:
+    """A future that is done when SIGINT or SIGTERM has come; metrics are served meanwhile."""
+    from cloud.metrics_listener import serve_metrics
+
+    stop: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(_signals(stop, functools.partial(reload_all, tls, tokens)))
         if metrics_listener is not None:
             port = await stack.enter_async_context(serve_metrics(metrics_listener, metrics, status))
             _logger.info("metrics on port %d", port)
-        url = await stack.enter_async_context(
-            serve(
-                engine,
-                offer,
-                listener,
-                limits=_limits(settings),
-                pacing=Pacing(step_tokens=settings.engine.step_tokens),
-                waiting=Waiting(
-                    max_positions=settings.engine.max_waiting,
-                    evict_idle_s=settings.limits.evict_idle_seconds,
-                ),
-                tokens=tokens,
-                tls=tls,
-                metrics=metrics,
-                on_fault=fail,
-                status=status,
-            )
-        )
-        sys.stdout.write(f"listening on {url}\n")
-        sys.stdout.flush()
-        await stop
+        yield stop
 
 
 @contextlib.contextmanager

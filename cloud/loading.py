@@ -16,12 +16,19 @@ from cloud.engine.paged import PagedAttention, best_attention, varlen_kernel
 from cloud.engine.ragged import Attend
 from cloud.memory import KVSettings, make_pool
 from cloud.options import MemoryShare
+from cloud.spreading import parse_devices, spread
 from lambda_split.errors import UsageError
 from lambda_split.partition import Checkpoint, load_trunk
 from lambda_split.split import Split
 from lambda_split.wire.handshake import ServerOffer
 
-__all__ = ["TrunkSettings", "choose_device", "choose_dtype", "load_service"]
+__all__ = [
+    "TrunkSettings",
+    "choose_device",
+    "choose_devices",
+    "choose_dtype",
+    "load_service",
+]
 
 _logger = logging.getLogger(__name__)
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -40,6 +47,7 @@ class TrunkSettings:
         kv_memory: For the keys and values of all sessions: bytes, or a share of what is free; the
             usual share where None.
         block_positions: Positions of a block of the pool; what suits the device where None.
+        devices: Where more than one, its layers are spread over these, and ``device`` is the first.
     """
 
     split: Split
@@ -49,6 +57,7 @@ class TrunkSettings:
     max_positions: int | None = None
     kv_memory: int | MemoryShare | None = None
     block_positions: int | None = None
+    devices: tuple[torch.device, ...] = ()
 
 
 def choose_device(name: str) -> torch.device:
@@ -68,6 +77,27 @@ def choose_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UsageError(f"--device {name}: torch sees {torch.cuda.device_count()} CUDA device(s)")
     return device
+
+
+def choose_devices(
+    device: str, devices: str | None
+) -> tuple[torch.device, tuple[torch.device, ...]]:
+    """Where a trunk runs: the device that inputs go to, and all of them where there are several.
+
+    Args:
+        device: See :func:`choose_device`.
+        devices: See :func:`~cloud.spreading.parse_devices`; where given, ``device`` must be
+            ``auto``.
+
+    Raises:
+        UsageError: no such device, or both were named.
+    """
+    if devices is None:
+        return choose_device(device), ()
+    if device != "auto":
+        raise UsageError("give --device or --devices, not both")
+    several = tuple(parse_devices(devices))
+    return several[0], several
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
@@ -124,23 +154,26 @@ def load_service(
             f"--max-positions {settings.max_positions}: the model has {checkpoint.max_positions} "
             "positions"
         )
+    is_spread = len(settings.devices) > 1
     names = checkpoint.layer_tensors(layers)
     with tqdm(total=len(names), desc="reading the trunk", unit=" tensors", disable=None) as bar:
         trunk = load_trunk(
             _ReportingCheckpoint.wrap(checkpoint, bar.update),
             layers,
             dtype=settings.dtype,
-            device=settings.device,
+            # What is larger than one device cannot be loaded there first.
+            device="cpu" if is_spread else settings.device,
             attention=required_attention(),
         )
-    if settings.device.type == "cpu":
+    devices = spread(trunk, settings.devices) if is_spread else [settings.device]
+    if settings.device.type == "cpu" and not is_spread:
         pack_linear_layers(trunk)
     geometry = KVGeometry(
         layers=layers,
         kv_heads=checkpoint.kv_heads,
         head_dim=checkpoint.head_dim,
         dtype=settings.dtype,
-        devices=[settings.device],
+        devices=devices,
     )
     pool, max_positions = make_pool(
         geometry,
@@ -153,6 +186,8 @@ def load_service(
         ),
     )
     attend, record = _attention(checkpoint, pool)
+    if is_spread:
+        record = None  # a recorded step stays on its device
     engine = BatchingEngine(
         trunk,
         width=checkpoint.hidden_size,
@@ -178,7 +213,7 @@ def load_service(
         layers.stop - 1,
         checkpoint.layer_count,
         str(settings.dtype).removeprefix("torch."),
-        settings.device,
+        ", ".join(str(device) for device in settings.devices or (settings.device,)),
         checkpoint.fingerprint,
     )
     return engine, offer

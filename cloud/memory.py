@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import logging
 from dataclasses import dataclass
 
@@ -59,7 +60,7 @@ def make_pool(geometry: KVGeometry, settings: KVSettings) -> tuple[KVPool, int]:
         )
     memory = settings.memory or _SHARE[device.type]
     if isinstance(memory, MemoryShare):
-        memory = int(_free_memory(device) * memory.percent / 100)
+        memory = _room(geometry, memory)
     blocks = memory // (geometry.position_bytes * size)
     longest = blocks * size
     if longest < wanted:
@@ -81,6 +82,15 @@ def make_pool(geometry: KVGeometry, settings: KVSettings) -> tuple[KVPool, int]:
         size,
     )
     return pool, wanted
+
+
+def _room(geometry: KVGeometry, share: MemoryShare) -> int:
+    """Bytes for the whole pool, so that each device has room for its layers' part of it."""
+    layers = collections.Counter(geometry.device_of(layer) for layer in geometry.layers)
+    return min(
+        int(_free_memory(device) * share.percent / 100 * len(geometry.layers) / count)
+        for device, count in layers.items()
+    )
 
 
 def _free_memory(device: torch.device) -> int:

@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from websockets.asyncio.server import Server, ServerConnection
 from websockets.asyncio.server import serve as serve_websockets
+from websockets.http11 import Request, Response
 
 from cloud.connection import Connection, Limits, Service
 from cloud.engine import Engine
@@ -29,7 +30,7 @@ from lambda_split.errors import InternalError
 from lambda_split.wire.handshake import ServerOffer
 from lambda_split.wire.messages import MAX_MESSAGE_BYTES
 
-__all__ = ["serve"]
+__all__ = ["listen", "serve"]
 
 _logger = logging.getLogger(__name__)
 _TLS_RECORD = b"\x16"  # the first byte of a TLS handshake, and of no HTTP request
@@ -95,13 +96,45 @@ async def serve(
         with gate.admit(connection) as guest:
             await Connection(connection, service, guest).run()
 
+    server = await listen(handle, listener, gate.check, newcomers, limits=limits, tls=tls)
+    if on_fault is not None:
+        fault = asyncio.wrap_future(scheduler.fault)
+        fault.add_done_callback(lambda done: on_fault(done.result()))
+    scheduler.start()
+    status.started(lambda: scheduler.alive)
+    try:
+        with gate.watching_tokens():
+            yield url
+    finally:
+        await _stop(server, service)
+
+
+async def listen(
+    handle: Callable[[ServerConnection], Awaitable[None]],
+    listener: socket.socket,
+    check: Callable[[ServerConnection, Request], Response | None],
+    newcomers: Newcomers,
+    *,
+    limits: Limits,
+    tls: ServerTls | None,
+) -> Server:
+    """Begin to accept devices.
+
+    Args:
+        handle: Serves a connection after the upgrade.
+        listener: A bound socket; taken over.
+        check: Decides about a request before the upgrade.
+        newcomers: Where connections are counted.
+        limits: Times and bounds.
+        tls: None for plain ``ws://``.
+    """
     # The library's log of details has frames and headers in it: hidden states and tokens.
     library_logger = logging.getLogger(f"{__name__}.websockets")
     library_logger.setLevel(logging.WARNING)
-    server = await serve_websockets(
+    return await serve_websockets(
         handle,
         sock=CountingListener(listener, newcomers),
-        process_request=gate.check,
+        process_request=check,
         create_connection=_PlainConnection if tls is None else GuardedConnection,
         compression=None,  # hidden states don't deflate, and it costs memory per connection
         max_size=MAX_MESSAGE_BYTES,  # a hello; an accepted session may send whole chunks
@@ -114,16 +147,6 @@ async def serve(
         logger=library_logger,
         **_tls_settings(tls, limits),
     )
-    if on_fault is not None:
-        fault = asyncio.wrap_future(scheduler.fault)
-        fault.add_done_callback(lambda done: on_fault(done.result()))
-    scheduler.start()
-    status.started(lambda: scheduler.alive)
-    try:
-        with gate.watching_tokens():
-            yield url
-    finally:
-        await _stop(server, service)
 
 
 async def _stop(server: Server, service: Service) -> None:

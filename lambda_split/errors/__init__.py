@@ -55,6 +55,8 @@
     │   └── RemoteError            a code that this version does not know
     ├── LinkError                  the way to the server; trying again may help
     │   ├── AddressUnavailable     the server cannot listen there
+    │   ├── ClusterUnavailable     no Ray cluster, or no replica starts on it
+    │   ├── ReplicasMissing        nobody has deployed the replicas to join
     │   ├── ServerUnreachable      no connection within the allowed time
     │   └── ConnectionLost         it broke; raised only after replaying was given up
     └── TlsError                   no trusted connection; trying again would change nothing
@@ -112,8 +114,10 @@ from lambda_split.errors.link import (
     CertificateRejected,
     CertificateUnknownIssuer,
     CertificateWrongHost,
+    ClusterUnavailable,
     ConnectionLost,
     LinkError,
+    ReplicasMissing,
     ServerUnreachable,
     TlsError,
     TlsMissing,
@@ -193,6 +197,7 @@ __all__ = [
     "CheckpointInvalid",
     "CheckpointNotFound",
     "ChunkTooLong",
+    "ClusterUnavailable",
     "CodecOverflow",
     "CodecRefused",
     "ConnectionLost",
@@ -227,6 +232,7 @@ __all__ = [
     "ProtocolError",
     "Refused",
     "RemoteError",
+    "ReplicasMissing",
     "RequestError",
     "SchemaUnsupported",
     "SequenceBroken",

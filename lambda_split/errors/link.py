@@ -13,8 +13,10 @@ __all__ = [
     "CertificateRejected",
     "CertificateUnknownIssuer",
     "CertificateWrongHost",
+    "ClusterUnavailable",
     "ConnectionLost",
     "LinkError",
+    "ReplicasMissing",
     "ServerUnreachable",
     "TlsError",
     "TlsMissing",
@@ -35,6 +37,30 @@ class AddressUnavailable(LinkError):
 
     def __str__(self) -> str:
         return f"cannot listen on {self.address}: {self.reason}"
+
+
+@dataclass(eq=False)
+class ClusterUnavailable(LinkError):
+    """A Ray cluster cannot be joined or started, or no replica starts on it."""
+
+    what: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"Ray cannot run {self.what}: {self.reason}"
+
+
+@dataclass(eq=False)
+class ReplicasMissing(LinkError):
+    """A gateway was to join replicas that nobody has deployed."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return (
+            f"no replicas of the name {self.name!r} run on this cluster: start them first with "
+            "'lambda-split serve MODEL --replicas ray', without --gateway-only"
+        )
 
 
 @dataclass(eq=False)
