@@ -37,7 +37,7 @@ MIDDLE = Size("width 1024 × 6 layers", 1024, 6, 16, 2752, vocab=256)
 DECODING = 8
 LENGTHS = range(64, 65 + 7 * 48, 48)  # prompts of the sessions that decode
 ROOM = 512  # positions that each may decode before it starts over
-ONE_PIECE = "--step-tokens 100000 --max-chunk-tokens 4096"
+ONE_PIECE = "--step-tokens 100000 --prompt-slowdown 1000000 --max-chunk-tokens 4096"
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ import pathlib
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 COUNTS = (1, 4, 8, 16, 32)
 SHORTEST, LONGEST = 17, 400
+HEADINGS = "tokens/s | step, ms | × one | × one, not packed"
 DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
 
 
@@ -42,6 +44,7 @@ class Row:
         tokens_per_s: Of all sessions together, the median of the turns.
         step_ms: Milliseconds of one step, the median.
         times_one: ``tokens_per_s`` over that of one session.
+        times_plain: The same over one session whose weights are not packed for the processor.
     """
 
     dtype: str
@@ -49,6 +52,7 @@ class Row:
     tokens_per_s: float
     step_ms: float
     times_one: float
+    times_plain: float
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,9 @@ class Contest:
         return time.perf_counter() - begin
 
 
-def prepare(size_name: str, dtype: torch.dtype, room: int) -> Contest:
+def prepare(
+    size_name: str, dtype: torch.dtype, room: int, counts: Sequence[int], *, packed: bool
+) -> Contest:
     """A trunk of random weights in memory, and its sessions with their prompts run."""
     import torch
 
@@ -79,12 +85,13 @@ def prepare(size_name: str, dtype: torch.dtype, room: int) -> Contest:
     layers = range(size.layers)
     torch.manual_seed(0)
     model = random_llama(size, dtype=dtype, device=torch.device("cpu"))
-    lengths = {count: spread(count, SHORTEST, LONGEST) for count in COUNTS}
+    lengths = {count: spread(count, SHORTEST, LONGEST) for count in counts}
     engine = make_engine(
         model,
         layers,
-        sessions=sum(COUNTS),
+        sessions=sum(counts),
         positions=sum(length + room for group in lengths.values() for length in group),
+        packed=packed,
     )
     groups = {
         count: [open_at(engine, layers, length, room=room) for length in group]
@@ -99,7 +106,12 @@ def measure(size_name: str, turns: int, steps: int) -> list[Row]:
 
     room = (turns + 1) * steps
     contests = {
-        name: prepare(size_name, getattr(torch, dtype), room) for name, dtype in DTYPES.items()
+        name: prepare(size_name, getattr(torch, dtype), room, COUNTS, packed=True)
+        for name, dtype in DTYPES.items()
+    }
+    plain = {
+        name: prepare(size_name, getattr(torch, dtype), room, (1,), packed=False)
+        for name, dtype in DTYPES.items()
     }
     seconds: dict[tuple[str, int], list[float]] = {}
     for turn in range(turns + 1):
@@ -108,13 +120,18 @@ def measure(size_name: str, turns: int, steps: int) -> list[Row]:
                 taken = contest.seconds(count, steps) / steps
                 if turn:  # the first turn warms up
                     seconds.setdefault((name, count), []).append(taken)
+        for name, contest in plain.items():
+            taken = contest.seconds(1, steps) / steps
+            if turn:
+                seconds.setdefault((name, 0), []).append(taken)
         sys.stderr.write(f"turn {turn} of {turns}\n")
     rows = []
     for name in DTYPES:
-        one = 1 / statistics.median(seconds[name, 1])
+        one, unpacked = (1 / statistics.median(seconds[name, key]) for key in (1, 0))
         for count in COUNTS:
             step = statistics.median(seconds[name, count])
-            rows.append(Row(name, count, count / step, step * 1000, count / step / one))
+            speed = count / step
+            rows.append(Row(name, count, speed, step * 1000, speed / one, speed / unpacked))
     return rows
 
 
@@ -165,18 +182,21 @@ def main() -> None:
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="also write figures")
     args = parser.parse_args()
     # As the server does, and like it before torch is loaded.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the server has it
     import torch
 
     from benchmarks.models import SIZES
 
     torch.set_num_threads(args.threads)
     rows = measure(args.size, args.turns, args.steps)
-    print("| sessions | " + " | ".join(f"{n}, tokens/s | × one | step, ms" for n in DTYPES) + " |")
-    print("|---|" + "---|---|---|" * len(DTYPES))
+    print("| sessions | " + " | ".join(f"{n}, {HEADINGS}" for n in DTYPES) + " |")
+    print("|---|" + "---|---|---|---|" * len(DTYPES))
     for count in COUNTS:
         own = [row for row in rows if row.sessions == count]
-        cells = [f"{r.tokens_per_s:.1f} | {r.times_one:.2f} | {r.step_ms:.1f}" for r in own]
+        cells = [
+            f"{r.tokens_per_s:.1f} | {r.step_ms:.1f} | {r.times_one:.2f} | {r.times_plain:.2f}"
+            for r in own
+        ]
         print(f"| {count} | " + " | ".join(cells) + " |")
     if args.json is not None:
         args.json.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")

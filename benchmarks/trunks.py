@@ -79,7 +79,9 @@ def trunk_bytes(model: LlamaForCausalLM, layers: range) -> int:
     return sum(parameter.nbytes for parameter in parameters)
 
 
-def make_engine(model: LlamaForCausalLM, layers: range, *, sessions: int, positions: int) -> Engine:
+def make_engine(
+    model: LlamaForCausalLM, layers: range, *, sessions: int, positions: int, packed: bool = True
+) -> Engine:
     """The engine to be measured, over some layers of a model.
 
     The layers are shared with the model, whose attention function is set to what the engine needs.
@@ -89,6 +91,7 @@ def make_engine(model: LlamaForCausalLM, layers: range, *, sessions: int, positi
         layers: The trunk.
         sessions: The most sessions that will be open.
         positions: Of all of them together, at most.
+        packed: On a CPU, lay the weights out for the processor, as the server does.
     """
     config: Any = model.config
     config._attn_implementation = required_attention()  # noqa: SLF001 - the library's name
@@ -105,7 +108,7 @@ def make_engine(model: LlamaForCausalLM, layers: range, *, sessions: int, positi
     # As the server chooses it: on a GPU what it has for pages, and steps recorded.
     attend = best_attention(pool, config.num_attention_heads, varlen_kernel())
     trunk = _trunk(model, layers)
-    if model.device.type == "cpu":
+    if model.device.type == "cpu" and packed:
         pack_linear_layers(trunk)  # as the server does
     return BatchingEngine(
         trunk,

@@ -203,7 +203,10 @@ async def _serve(
             offer,
             listener,
             limits=_limits(settings),
-            pacing=Pacing(step_tokens=settings.engine.step_tokens),
+            pacing=Pacing(
+                step_tokens=settings.engine.step_tokens,
+                slowdown=settings.engine.prompt_slowdown,
+            ),
             waiting=Waiting(
                 max_positions=settings.engine.max_waiting,
                 evict_idle_s=settings.limits.evict_idle_seconds,

@@ -191,6 +191,21 @@ def seconds(lowest: float, highest: float) -> Kind[float]:
     return Kind(parse, (int, float), "SECONDS")
 
 
+def number(lowest: float, highest: float, metavar: str) -> Kind[float]:
+    """A number that need not be whole."""
+
+    def parse(given: str) -> float:
+        try:
+            value = float(given)
+        except ValueError:
+            value = math.nan
+        if not lowest <= value <= highest:  # nor where it is no number
+            raise ValueError(f"{_quoted(given)} is not a number between {lowest:g} and {highest:g}")
+        return value
+
+    return Kind(parse, (int, float), metavar)
+
+
 def memory() -> Kind[int | MemoryShare]:
     """An amount of memory: ``8GB``, ``500MB``, ``16GiB``, a number of GB, or a share as ``60%``."""
 

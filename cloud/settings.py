@@ -15,6 +15,7 @@ from cloud.options import (
     choice,
     count,
     memory,
+    number,
     option,
     options_of,
     path,
@@ -132,6 +133,12 @@ class EngineSettings:
         512,
         count(1, 1 << 20),
         "the most positions of prompts in one step; where others decode, fewer",
+    )
+    prompt_slowdown: float = option(
+        2.0,
+        number(1.1, 1e6, "TIMES"),
+        "a step with a piece of a prompt may take so many times as long as one without, while "
+        "others decode",
     )
     block_positions: int | None = option(
         None,

@@ -44,6 +44,7 @@ EXAMPLES = {
     "max_waiting": ("7", 7),
     "kv_memory": ("500MB", 500_000_000),
     "step_tokens": ("64", 64),
+    "prompt_slowdown": ("3.5", 3.5),
     "block_positions": ("32", 32),
     "max_connections": ("100", 100),
     "max_newcomers": ("9", 9),
