@@ -41,25 +41,26 @@ class Pace:
         self._pacing = pacing
         self._decode_s: float | None = None  # a step without prompts
         self._prompt_token_s: float | None = None  # what a position of a prompt adds
-        self._decoded_at: float | None = None
 
     def is_short(self, tokens: int) -> bool:
         """Whether a forward of so many positions runs whole."""
         return tokens <= self._pacing.short_tokens
 
-    def prompt_tokens(self, now: float, *, decoding: bool) -> int:
-        """Positions of prompts for a step that begins now.
+    def decodes(self, decoded_at: float, now: float) -> bool:
+        """Whether a session whose last short forward ran then is waiting for its next token."""
+        return now - decoded_at < self._pacing.decoding_s
+
+    def prompt_tokens(self, *, decoding: bool) -> int:
+        """Positions of prompts for the next step.
 
         Args:
-            now: Seconds of a monotonic clock.
-            decoding: The step has short forwards in it.
+            decoding: Others than those whose prompts they are wait for tokens, or will in a moment.
 
         Returns:
             At least 1.
         """
         pacing = self._pacing
-        recently = self._decoded_at is not None and now - self._decoded_at < pacing.decoding_s
-        if decoding or recently:
+        if decoding:
             if self._decode_s is None or self._prompt_token_s is None:
                 wanted = float(pacing.short_tokens)  # carefully, until both are known
             else:
@@ -71,10 +72,8 @@ class Pace:
         wanted = max(efficient, pacing.lone_step_s / self._prompt_token_s)
         return max(1, min(int(wanted), pacing.step_tokens))
 
-    def ran(self, now: float, *, decode_tokens: int, prompt_tokens: int, seconds: float) -> None:
+    def ran(self, *, decode_tokens: int, prompt_tokens: int, seconds: float) -> None:
         """Learn from a step that has ended."""
-        if decode_tokens:
-            self._decoded_at = now
         if not prompt_tokens:
             self._decode_s = _average(self._decode_s, seconds)
             return

@@ -11,6 +11,7 @@ import asyncio
 import collections
 import itertools
 import logging
+import math
 import secrets
 import threading
 import time
@@ -56,6 +57,7 @@ class Waiting:
 class _Session:
     standing: Standing
     on_evicted: Callable[[], None]
+    decoded_at: float = -math.inf  # when its last short forward ran
     jobs: collections.deque[Job] = field(default_factory=collections.deque)
 
 
@@ -331,7 +333,6 @@ class Scheduler:
         decode_tokens = sum(count for count, short in tokens if short)
         prompt_tokens = sum(count for count, short in tokens if not short)
         self._pace.ran(
-            ended,
             decode_tokens=decode_tokens,
             prompt_tokens=prompt_tokens,
             seconds=ended - began,
@@ -348,9 +349,12 @@ class Scheduler:
         """The works of the next step, memory taken for them."""
         with self._changed:
             heads = [(cache, self._sessions[cache].jobs[0]) for cache in self._turns]
+            decoded = [(cache, each.decoded_at) for cache, each in self._sessions.items()]
         short = [pair for pair in heads if self._pace.is_short(pair[1].forward.tokens)]
         long = [pair for pair in heads if not self._pace.is_short(pair[1].forward.tokens)]
-        budget = self._pace.prompt_tokens(time.monotonic(), decoding=bool(short)) if long else 0
+        prompts, now = {cache for cache, _ in long}, time.monotonic()
+        decoding = any(self._pace.decodes(at, now) for cache, at in decoded if cache not in prompts)
+        budget = self._pace.prompt_tokens(decoding=decoding or bool(short)) if long else 0
         batch: dict[SessionCache, tuple[Job, Work]] = {}
         for cache, job in (*short, *long):
             is_short = self._pace.is_short(job.forward.tokens)
@@ -439,7 +443,9 @@ class Scheduler:
                     continue
                 session.standing.idle_since = now
                 if session.jobs and session.jobs[0].future.done():
-                    session.jobs.popleft()
+                    done = session.jobs.popleft()
+                    if self._pace.is_short(done.forward.tokens):
+                        session.decoded_at = now
                 self._requeue(cache, session)
 
     def _end_job(self, cache: SessionCache, job: Job) -> None:

@@ -12,45 +12,44 @@ RULES = Pacing(step_tokens=512, short_tokens=16, slowdown=2.0, lone_step_s=0.25,
 def experienced(decode_s, prompt_token_s):
     pace = Pace(RULES)
     for _ in range(40):
-        pace.ran(0.0, decode_tokens=8, prompt_tokens=0, seconds=decode_s)
-        pace.ran(0.0, decode_tokens=8, prompt_tokens=64, seconds=decode_s + 64 * prompt_token_s)
+        pace.ran(decode_tokens=8, prompt_tokens=0, seconds=decode_s)
+        pace.ran(decode_tokens=8, prompt_tokens=64, seconds=decode_s + 64 * prompt_token_s)
     return pace
 
 
 def test_a_piece_takes_as_long_as_the_step_would_take_without_it():
     pace = experienced(decode_s=0.020, prompt_token_s=0.0002)
-    assert pace.prompt_tokens(100.0, decoding=True) == pytest.approx(100, abs=2)
+    assert pace.prompt_tokens(decoding=True) == pytest.approx(100, abs=2)
 
 
 def test_where_prompts_cost_nothing_the_budget_is_the_limit():
-    assert experienced(0.020, 1e-7).prompt_tokens(100.0, decoding=True) == 512
+    assert experienced(0.020, 1e-7).prompt_tokens(decoding=True) == 512
 
 
 def test_a_prompt_always_goes_on():
-    assert experienced(0.001, 0.01).prompt_tokens(100.0, decoding=True) == 8
+    assert experienced(0.001, 0.01).prompt_tokens(decoding=True) == 8
 
 
 def test_who_decoded_a_moment_ago_still_counts():
-    pace = experienced(decode_s=0.020, prompt_token_s=0.0002)
-    assert pace.prompt_tokens(0.5, decoding=False) == pytest.approx(100, abs=2)
-    assert pace.prompt_tokens(2.0, decoding=False) == 512
+    assert Pace(RULES).decodes(9.5, 10.0)
+    assert not Pace(RULES).decodes(8.9, 10.0)
 
 
 def test_alone_a_piece_is_bounded_in_seconds_but_not_too_short_to_be_efficient():
-    assert experienced(0.02, 0.001).prompt_tokens(9.0, decoding=False) == pytest.approx(250, abs=3)
-    assert experienced(0.02, 0.1).prompt_tokens(9.0, decoding=False) == 64
+    assert experienced(0.02, 0.001).prompt_tokens(decoding=False) == pytest.approx(250, abs=3)
+    assert experienced(0.02, 0.1).prompt_tokens(decoding=False) == 64
 
 
 def test_before_anything_is_known():
-    assert Pace(RULES).prompt_tokens(0.0, decoding=False) == 512
-    assert Pace(RULES).prompt_tokens(0.0, decoding=True) == 16
+    assert Pace(RULES).prompt_tokens(decoding=False) == 512
+    assert Pace(RULES).prompt_tokens(decoding=True) == 16
 
 
 def test_a_step_that_was_quicker_than_expected_does_not_break_the_estimate():
     pace = experienced(decode_s=0.020, prompt_token_s=0.0002)
     for _ in range(50):
-        pace.ran(0.0, decode_tokens=1, prompt_tokens=100, seconds=0.001)
-    assert 16 <= pace.prompt_tokens(100.0, decoding=True) <= 512
+        pace.ran(decode_tokens=1, prompt_tokens=100, seconds=0.001)
+    assert 16 <= pace.prompt_tokens(decoding=True) <= 512
 
 
 def test_what_is_short():
