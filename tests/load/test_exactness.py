@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import pathlib
 
@@ -10,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from cloud.command import add_arguments
 from edge_runtime.sampling import probabilities
 from tests.load.plan import Case
 from tests.load.reference import WholeModel
@@ -54,18 +52,6 @@ def test_every_output_under_load_is_that_of_its_solo_run(models, variant, chunk)
     assert report.sessions > settings.clients
 
 
-def _takes_sizes() -> bool:
-    parser = argparse.ArgumentParser(exit_on_error=False)
-    add_arguments(parser)
-    try:
-        parser.parse_args(["demo", "--kv-memory", SMALL_POOL])
-    except argparse.ArgumentError:
-        return False
-    return True
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not _takes_sizes(), reason="--kv-memory takes whole gigabytes only")
 def test_nothing_changes_where_sessions_lose_their_memory_all_the_time(models) -> None:
     settings = dataclasses.replace(
         SETTINGS, clients=16, generations=96, cut_share=0.5, kv_memory=SMALL_POOL
