@@ -7,7 +7,7 @@ model's, run alone and unsplit. A difference counts as rounding only where every
 
     python -m tests.load                               32 clients, 2,000 generations
     python -m tests.load --chunk 1 --generations 300
-    python -m tests.load --kv-memory 400KB             too small for all: evictions all the time
+    python -m tests.load --kv-memory 450KB             too small for all: evictions all the time
 
 Exits with 1 where an output differs or a client failed.
 """
