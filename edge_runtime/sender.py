@@ -85,6 +85,8 @@ class MessageSender:
             self._thread = threading.Thread(target=self._run, name="sender", daemon=True)
             self._thread.start()
         with self._changed:
+            # A failure is looked for before each wait: after it nobody would end that.
+            self._raise_failure()
             while self._waiting and self._queued_bytes + len(message) > _QUEUE_BYTES:
                 self._changed.wait()
                 self._raise_failure()

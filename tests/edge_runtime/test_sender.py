@@ -171,3 +171,34 @@ def test_short_messages_need_no_thread() -> None:
             connection.receive()
         assert not _senders()
         connection.close()
+
+
+def test_a_failure_just_before_it_would_wait_for_room_is_told() -> None:
+    class LateFailure(threading.Condition):
+        """Lets the link fail between two looks at the state, as the other thread may."""
+
+        entered = -1
+
+        def __enter__(self) -> bool:
+            self.entered += self.entered >= 0
+            if self.entered == 2:
+                waiting._fail(ConnectionLost("cut"))
+            return super().__enter__()
+
+    waiting = sender.MessageSender(None, stall_s=1.0)
+    waiting._thread = threading.Thread()  # the one that sends is in the middle of a message
+    waiting._waiting.append(b"x")
+    waiting._queued_bytes = sender._QUEUE_BYTES
+    waiting._changed = LateFailure()
+    waiting._changed.entered = 0
+    raised = []
+
+    def send() -> None:
+        with pytest.raises(ConnectionLost, match="cut"):
+            waiting.send(bytes(100_000))
+        raised.append(True)
+
+    thread = threading.Thread(target=send, daemon=True)
+    thread.start()
+    thread.join(5)
+    assert raised
