@@ -12,6 +12,10 @@ from dataclasses import dataclass
 __all__ = ["Pace", "Pacing"]
 
 _FRESH = 0.2  # weight of the newest step in the running averages
+# Where prompts wait at any time, every so many steps one goes without them. Otherwise nobody would
+# notice that decoding takes longer by now: the excess would count as the prompts' cost, their
+# pieces become shorter, and their cost for each position higher still.
+_MOST_MIXED_STEPS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +45,7 @@ class Pace:
         self._pacing = pacing
         self._decode_s: float | None = None  # a step without prompts
         self._prompt_token_s: float | None = None  # what a position of a prompt adds
+        self._mixed_steps = 0  # since the last one that was decoding only
 
     def is_short(self, tokens: int) -> bool:
         """Whether a forward of so many positions runs whole."""
@@ -49,6 +54,11 @@ class Pace:
     def decodes(self, decoded_at: float, now: float) -> bool:
         """Whether a session whose last short forward ran then is waiting for its next token."""
         return now - decoded_at < self._pacing.decoding_s
+
+    @property
+    def wants_decoding_alone(self) -> bool:
+        """Whether the next step with short forwards should have no prompts, to be measured."""
+        return self._mixed_steps >= _MOST_MIXED_STEPS
 
     def prompt_tokens(self, *, decoding: bool) -> int:
         """Positions of prompts for the next step.
@@ -75,8 +85,10 @@ class Pace:
     def ran(self, *, decode_tokens: int, prompt_tokens: int, seconds: float) -> None:
         """Learn from a step that has ended."""
         if not prompt_tokens:
+            self._mixed_steps = 0
             self._decode_s = _average(self._decode_s, seconds)
             return
+        self._mixed_steps += bool(decode_tokens)
         own = seconds - (self._decode_s or 0.0) if decode_tokens else seconds
         # A step that was quicker than expected says little, but must not say nothing or less.
         per_token = max(own, 0.05 * seconds) / prompt_tokens

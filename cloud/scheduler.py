@@ -354,7 +354,8 @@ class Scheduler:
         long = [pair for pair in heads if not self._pace.is_short(pair[1].forward.tokens)]
         prompts, now = {cache for cache, _ in long}, time.monotonic()
         decoding = any(self._pace.decodes(at, now) for cache, at in decoded if cache not in prompts)
-        budget = self._pace.prompt_tokens(decoding=decoding or bool(short)) if long else 0
+        alone = bool(short) and self._pace.wants_decoding_alone
+        budget = 0 if alone else self._pace.prompt_tokens(decoding=decoding or bool(short))
         batch: dict[SessionCache, tuple[Job, Work]] = {}
         for cache, job in (*short, *long):
             is_short = self._pace.is_short(job.forward.tokens)

@@ -72,3 +72,13 @@ def test_the_last_admitted_gives_way():
     first, last, middle = standing(3, 0.0), standing(7, 0.0, busy=True), standing(5, 0.0)
     assert gives_way([first, last, middle], first.session) is last.session
     assert gives_way([first, last, middle], last.session) is last.session
+
+
+def test_prompts_go_on_where_there_are_more_who_decode_than_there_were():
+    pace = experienced(decode_s=0.020, prompt_token_s=0.0002)
+    taken = []
+    for _ in range(400):  # somebody decodes and a prompt waits at any time
+        tokens = 0 if pace.wants_decoding_alone else pace.prompt_tokens(decoding=True)
+        pace.ran(decode_tokens=32, prompt_tokens=tokens, seconds=0.060 + 0.0002 * tokens)
+        taken.append(tokens)
+    assert sum(taken[-100:]) / 100 > 200  # 300 would take as long as the step without them
