@@ -32,11 +32,13 @@ class Job:
         forward: As it came.
         future: Gets the reply, or the error.
         done: Positions that have run.
+        taken: By the engine's thread, which alone gives the future its reply or error from then on.
     """
 
     forward: Frame
     future: Future[Reply] = field(default_factory=Future)
     done: int = 0
+    taken: bool = False
     _session: SessionCache | None = None
     _hidden: torch.Tensor | None = None
     _results: list[Result] = field(default_factory=list)
@@ -47,27 +49,26 @@ class Job:
         return self.forward.tokens - self.done
 
     @property
-    def begun(self) -> bool:
-        """Whether the engine's thread has taken it."""
-        return self._hidden is not None
-
-    @property
     def session(self) -> SessionCache:
         """Whose it is, once it has a work."""
         if self._session is None:
             raise RuntimeError("the job has not begun")
         return self._session
 
-    def begin(self, engine: Engine) -> bool:
-        """Read the payload, unless that was done; False where nobody waits for the job any more.
+    def take(self) -> bool:
+        """Take it, unless that was done; False where nobody waits for it any more."""
+        if not self.taken:
+            self.taken = self.future.set_running_or_notify_cancel()
+        return self.taken
+
+    def read(self, engine: Engine) -> None:
+        """Read the payload, unless that was done.
 
         Raises:
             NonFinite: the payload holds NaN or infinity.
         """
         if self._hidden is not None:
-            return True
-        if not self.future.set_running_or_notify_cancel():
-            return False
+            return
         forward = self.forward
         self._hidden = codecs.decode(
             forward.payload,
@@ -77,12 +78,11 @@ class Job:
             scaled=forward.scaled,
             dtype=engine.dtype,
         )
-        return True
 
     def next_work(self, session: SessionCache, tokens: int) -> Work:
         """The next piece, of so many positions."""
         if self._hidden is None:
-            raise RuntimeError("the job has not begun")
+            raise RuntimeError("the payload has not been read")
         self._session = session
         end = self.done + tokens
         # Of the last `reply` positions of the forward, those that lie in this piece.

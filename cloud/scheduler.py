@@ -202,16 +202,19 @@ class Scheduler:
         return self._ended is None and self._thread.is_alive()
 
     def _refuse_all(self, reason: ServerDraining | InternalError) -> list[Job]:
-        """Take nothing any more; returns the jobs that have not begun.
+        """Take nothing any more; returns the jobs that were not taken, for the caller to end.
 
-        Those that have are the thread's, which is in a step with them, or will end them.
+        Those that were are the thread's, which is in a step with them, or will end them.
         """
+        refused: list[Job] = []
         with self._changed:
             self._ended = self._ended or reason
-            waiting = [job for session in self._sessions.values() for job in session.jobs]
+            for session in self._sessions.values():
+                refused += [job for job in session.jobs if not job.taken]
+                session.jobs = collections.deque(job for job in session.jobs if job.taken)
             self._turns.clear()
             self._changed.notify()
-        return [job for job in waiting if not job.begun]
+        return refused
 
     def _forget(self, cache: SessionCache) -> collections.deque[Job]:
         """The session is no more; returns what it had waiting."""
@@ -244,7 +247,8 @@ class Scheduler:
             incident = secrets.token_hex(8)
             _logger.critical("incident %s: the engine's thread died", incident, exc_info=True)
             fault = InternalError(incident)
-            self._refuse_all(fault)
+            for job in self._refuse_all(fault):
+                job.fail(fault)
             self._fail_all(fault)
             while self._calls:
                 self._calls.popleft().future.set_exception(fault)
@@ -375,13 +379,17 @@ class Scheduler:
     def _begin(self, cache: SessionCache, job: Job) -> bool:
         """Decode a job when its turn comes; False where that fails, or nobody waits for it."""
         with self._changed:
-            if cache not in self._sessions:
-                return False
-        try:
-            if job.begin(self._engine):
+            session = self._sessions.get(cache)
+            if session is None or not session.jobs or session.jobs[0] is not job:
+                return False  # closed or stopped since
+            taken = job.take()
+        if taken:
+            try:
+                job.read(self._engine)
+            except Exception as error:  # noqa: BLE001 - handed to the one who sent this forward
+                job.fail(error)
+            else:
                 return True
-        except Exception as error:  # noqa: BLE001 - handed to the one who sent this forward
-            job.fail(error)
         self._end_job(cache, job)
         return False
 

@@ -124,3 +124,33 @@ def test_whatever_waits_is_told_when_the_engine_s_thread_dies(model, caplog):
     (incident,) = {error.incident for error in errors}
     assert incident in caplog.text
     assert "never seen before" in caplog.text
+
+
+def test_stopping_while_a_step_is_composed_leaves_each_forward_to_one_side(model, caplog):
+    composing, go_on = threading.Event(), threading.Event()
+
+    async def scenario(scheduler, engine):
+        sessions = [await scheduler.open(LAYERS, POSITIONS) for _ in range(3)]
+        running = scheduler.submit(sessions[0], forward(0, hidden_states(1)))
+        await asyncio.to_thread(engine.entered.wait)
+        reserve = engine.engine.reserve
+
+        def held(session, end):
+            composing.set()
+            assert go_on.wait(10)
+            return reserve(session, end)
+
+        engine.reserve = held
+        waiting = [scheduler.submit(each, forward(0, hidden_states(1))) for each in sessions[1:]]
+        engine.gate.set()
+        await asyncio.to_thread(composing.wait)
+        stopping = asyncio.ensure_future(scheduler.stop(10))
+        with pytest.raises(ServerDraining):
+            await waiting[1]  # it was in line, and not taken yet
+        go_on.set()
+        await stopping
+        return await running, await waiting[0]
+
+    for reply in scheduled(model, scenario, hold=True):
+        assert np.isfinite(as_array(reply, 1)).all()
+    assert not caplog.records
