@@ -33,6 +33,8 @@ __all__ = ["BatchingEngine", "required_attention"]
 
 _SESSIONS_RETRY_S = 5  # somebody has to leave first
 _MEMORY_RETRY_S = 1  # comes and goes with every generation
+# Recordings hold memory of the GPU, and devices choose their splits: these many, the first ones met.
+_MOST_RECORDED_SPLITS = 4
 
 
 def required_attention() -> str:
@@ -98,7 +100,7 @@ class BatchingEngine:
         if len(self._places) >= self._max_sessions:
             raise CapacityRefused(f"{self._max_sessions} sessions are open", _SESSIONS_RETRY_S)
         session = SessionCache(layers, max_positions)
-        place = Place(session, self._pool)
+        place = Place(session, self._pool, min(expected, max_positions))
         if not place.reserve(min(expected + 1, max_positions)):
             raise CapacityRefused("the memory for keys and values is taken", _MEMORY_RETRY_S)
         self._places[session] = place
@@ -143,16 +145,17 @@ class BatchingEngine:
         if not works:
             return {}
         places = [self._places[work.session] for work in works]
-        slots = [place.advance(work.end) for place, work in zip(places, works, strict=True)]
         try:
+            slots = [place.advance(work.end) for place, work in zip(places, works, strict=True)]
             return self._run_together(works, slots)
         except Exception as error:  # noqa: BLE001 - handed to those who sent these works
             if len(works) == 1 or isinstance(error, ServerDraining):
                 for place in places:
                     place.undo_forward()
                 return dict.fromkeys((work.session for work in works), error)
-            for place in places:
-                place.undo_piece()
+            for place, work in zip(places, works, strict=True):
+                if place.length == work.end:  # it got as far as this
+                    place.undo_piece()
         outcomes: dict[SessionCache, Outcome] = {}
         for work in works:
             outcomes |= self._run([work])
@@ -221,11 +224,14 @@ class BatchingEngine:
         self, works: Sequence[Work], slots: Sequence[torch.Tensor], hidden: torch.Tensor
     ) -> torch.Tensor | None:
         """The same from a recording; None where there can be none."""
+        if self._record is None:
+            return None
         layers = works[0].session.layers
-        alike = all(len(work.hidden) == 1 and work.session.layers == layers for work in works)
-        if self._record is None or not alike:
+        if not all(len(work.hidden) == 1 and work.session.layers == layers for work in works):
             return None
         if layers not in self._graphs:
+            if len(self._graphs) == _MOST_RECORDED_SPLITS:
+                return None
             self._graphs[layers] = DecodeGraphs(
                 self._pool,
                 most_blocks=self._pool.blocks_for(self._max_positions),

@@ -101,13 +101,13 @@ class Engine(Protocol):
         Args:
             layers: A sub-range of the layers loaded.
             max_positions: The most positions that it will hold.
-            expected: Positions that are about to come (a replay): room for them is taken now.
+            expected: Positions that are about to come (a replay): room for them is taken now, and
+                stays until they have come.
 
         Raises:
-            SessionsFull: too many sessions are open.
-            MemoryFull: there is no memory for ``expected`` positions and one more.
+            CapacityRefused: too many sessions are open, or there is no memory for ``expected``
+                positions and one more.
             SplitImpossible: not all of ``layers`` are loaded.
-            PositionsRefused: more positions than all the memory holds.
         """
         ...
 

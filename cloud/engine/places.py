@@ -36,8 +36,10 @@ class Place:
         held: Blocks in the order of their positions.
     """
 
-    def __init__(self, session: SessionCache, pool: KVPool) -> None:
+    def __init__(self, session: SessionCache, pool: KVPool, expected: int = 0) -> None:
         self.session = session
+        # A replay comes in several forwards: the room for it stays until all of it has come.
+        self._expected = expected
         self.length = 0
         self.held: list[int] = []
         self._pool = pool
@@ -89,8 +91,10 @@ class Place:
         self.length = self._kept
 
     def trim(self, end: int) -> None:
-        """Give back blocks beyond ``end`` that hold nothing valid, nor anything to be restored."""
-        needed = self._pool.blocks_for(max(self.length, self._kept, end))
+        """Give back blocks beyond ``end`` that hold nothing, and wait for nothing expected."""
+        if self._kept >= self._expected:
+            self._expected = 0
+        needed = self._pool.blocks_for(max(self.length, self._kept, end, self._expected))
         surplus = self.held[needed:]
         del self.held[needed:]
         self._pool.blocks.release(surplus)

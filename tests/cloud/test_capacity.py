@@ -8,6 +8,7 @@ import torch
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+from cloud.engine import Work
 from cloud.loading import TrunkSettings, load_service
 from cloud.scheduler import Waiting
 from lambda_split.errors import CapacityRefused, SessionEvicted, UsageError
@@ -137,3 +138,16 @@ def test_a_server_must_have_memory_for_one_session_at_least(model, missing, fits
     )
     with contextlib.nullcontext() if fits else pytest.raises(UsageError, match="kv-memory"):
         load_service(model.checkpoint, settings)
+
+
+def test_room_for_a_replay_is_kept_until_all_of_it_has_come(model):
+    engine = model.engine(blocks=6)
+    session = engine.open(LAYERS, POSITIONS, expected=3 * BLOCK_POSITIONS)
+    assert engine.pool_use.used_blocks == 4
+    for start in range(0, 3 * BLOCK_POSITIONS, BLOCK_POSITIONS):
+        piece = torch.from_numpy(hidden_states(BLOCK_POSITIONS, start))
+        list(engine.step([Work(session, start, piece, 0)]))
+        assert engine.pool_use.used_blocks >= 3
+    list(engine.step([Work(session, 0, torch.from_numpy(hidden_states(1)), 1)]))
+    list(engine.step([Work(session, 1, torch.from_numpy(hidden_states(1)), 1)]))
+    assert engine.pool_use.used_blocks == 1  # cut back for good: nothing is expected any more

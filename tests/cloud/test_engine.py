@@ -154,3 +154,27 @@ def test_a_closed_session_s_work_says_that_it_lost_its_place(model):
     outcomes = list(engine.step([Work(session, 0, tensor(1), 1), Work(other, 0, tensor(1), 1)]))
     assert isinstance(outcomes[0], SessionEvicted)
     assert isinstance(outcomes[1], Result)
+
+
+def test_no_memory_to_keep_what_one_work_overwrites_does_not_touch_the_others(model, monkeypatch):
+    engine = model.engine()
+    first, second = (engine.open(LAYERS, POSITIONS) for _ in range(2))
+    for seed, session in enumerate((first, second)):
+        one(engine, session, 0, tensor(5, seed))
+    read = engine._pool.read
+
+    def fails_for_second(layer, slots):
+        if int(slots[0]) >= POSITIONS:  # the second session's lane
+            raise MemoryError
+        return read(layer, slots)
+
+    monkeypatch.setattr(engine._pool, "read", fails_for_second)
+    batch = [Work(first, 5, tensor(1, 7), 1), Work(second, 3, tensor(1, 8), 1)]
+    done, failed = engine.step(batch)
+    assert isinstance(failed, MemoryError)
+    for session, outcome, seed in ((first, done, 0), (second, None, 1)):
+        reference = Reference(model.trunk)
+        reference.forward(0, hidden_states(5, seed))
+        if outcome is None:
+            outcome = one(engine, session, 5, tensor(1, 7))  # noqa: PLW2901 - it goes on
+        assert same(outcome.hidden, reference.forward(5, hidden_states(1, 7)))

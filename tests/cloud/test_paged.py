@@ -148,3 +148,28 @@ def test_a_kernel_that_does_is_taken(monkeypatch):
 
 def test_on_a_cpu_each_session_attends_for_itself():
     assert best_attention(pool(), 4, documented_kernel) is attend_by_session
+
+
+def test_devices_with_ever_other_splits_do_not_add_recordings_without_end(tmp_path):
+    save_tiny("llama", tmp_path)
+    checkpoint = open_checkpoint(str(tmp_path))
+    recorded = []
+
+    def record(function):
+        recorded.append(function)
+        return rerun(function)
+
+    attend = PagedAttention(documented_kernel)
+    plain, recording = (engine_of(checkpoint, attend=attend, record=way) for way in (None, record))
+    splits = [range(a, b) for a in ALL for b in range(a + 1, ALL.stop + 1)]
+    assert len(splits) > 4
+    for layers in splits:
+        hidden = torch.randn(1, WIDTH, generator=torch.Generator().manual_seed(0))
+        found = []
+        for engine in (plain, recording):
+            session = engine.open(layers, POSITIONS)
+            (outcome,) = engine.step([Work(session, 0, hidden, 1)])
+            found.append(outcome.hidden)
+            engine.close(session)
+        assert same(*found)
+    assert len(recorded) == 4
