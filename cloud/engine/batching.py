@@ -33,7 +33,7 @@ __all__ = ["BatchingEngine", "required_attention"]
 
 _SESSIONS_RETRY_S = 5  # somebody has to leave first
 _MEMORY_RETRY_S = 1  # comes and goes with every generation
-# Recordings hold memory of the GPU, and devices choose their splits: these many, the first ones met.
+# Recordings hold memory of the GPU, and devices choose their splits: the first ones met have them.
 _MOST_RECORDED_SPLITS = 4
 
 
