@@ -25,17 +25,15 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING
 
+from cloud.assembly import connections, limits_of, load, pacing_of, waiting_of
 from cloud.configuration import add_options, configure
 from cloud.listener import bind, check_exposure, is_loopback
 from cloud.reloading import reload_all
-from cloud.replicas import arguments as replicas_arguments
 from cloud.tls import ServerTls
 from cloud.tokens import TokenStore
 from lambda_split.errors import UsageError
-from lambda_split.split import Split
 
 if TYPE_CHECKING:
-    from cloud.connection import Limits
     from cloud.engine import Engine
     from cloud.metrics import Metrics
     from cloud.settings import ServeSettings
@@ -50,7 +48,6 @@ _logger = logging.getLogger(__name__)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     add_options(parser)
-    replicas_arguments.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -68,8 +65,11 @@ def run(args: argparse.Namespace) -> int:
         return 0
     from cloud.logs import log_to_stderr
     from cloud.metrics import Metrics
+    from cloud.replicas.metrics import GatewayMetrics
 
-    settings, metrics = configuration.settings, Metrics()
+    settings = configuration.settings
+    gateway = None if settings.replicas.replicas is None else GatewayMetrics()
+    metrics = gateway or Metrics()
     log, network = settings.log, settings.network
     with contextlib.ExitStack() as stack:
         stack.enter_context(
@@ -93,27 +93,25 @@ def run(args: argparse.Namespace) -> int:
         # whatever shares the machine, above all a device side on the same cores. Those that never
         # spin have to be woken for every operation of a step. So they spin for microseconds.
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-        if args.replicas is not None:
-            from cloud.replicas.metrics import GatewayMetrics
+        if gateway is not None:
+            from cloud.replicas import running
             from cloud.status import ServerStatus
 
-            gateway_metrics, status = GatewayMetrics(), ServerStatus()
-            replicas_arguments.run(
-                args,
+            status = ServerStatus()
+            running.run(
                 settings,
                 listener,
-                limits=_limits(settings),
                 tokens=tokens,
                 tls=tls,
                 until_stopped=functools.partial(
-                    _stopping, metrics_listener, gateway_metrics, status, tls, tokens
+                    _stopping, metrics_listener, gateway, status, tls, tokens
                 ),
                 announce=_announce,
                 status=status,
-                metrics=gateway_metrics,
+                metrics=gateway,
             )
             return 0
-        engine, offer = _load(settings, args.devices)
+        engine, offer = load(settings.model, settings.engine)
         serving = _serve(
             engine,
             offer,
@@ -136,48 +134,6 @@ def _tls(cert: pathlib.Path | None, key: pathlib.Path | None) -> ServerTls | Non
     return ServerTls(cert, key)
 
 
-def _load(settings: ServeSettings, devices_named: str | None) -> tuple[Engine, ServerOffer]:
-    model, engine = settings.model, settings.engine
-    if model.name is None:
-        raise UsageError("give the MODEL to serve: a folder, a Hugging Face id, or 'demo'")
-    import torch
-
-    from cloud.loading import TrunkSettings, choose_devices, choose_dtype, load_service
-    from lambda_split.partition import open_checkpoint
-
-    if model.threads is not None:
-        torch.set_num_threads(model.threads)
-    device, devices = choose_devices(model.device, devices_named)
-    trunk = TrunkSettings(
-        split=Split(model.head_layers, model.tail_layers),
-        device=device,
-        devices=devices,
-        dtype=choose_dtype(model.dtype, device),
-        max_sessions=engine.max_sessions,
-        max_positions=engine.max_positions,
-        kv_memory=engine.kv_memory,
-        block_positions=engine.block_positions,
-    )
-    checkpoint = open_checkpoint(model.name, revision=model.revision, lora=model.lora)
-    return load_service(checkpoint, trunk)
-
-
-def _limits(settings: ServeSettings) -> Limits:
-    from cloud.connection import Limits
-
-    limits = settings.limits
-    # Beyond those that have a session: some that are shaking hands, are refused or are closing.
-    max_connections = limits.max_connections or 2 * settings.engine.max_sessions + 16
-    return Limits(
-        max_connections=max_connections,
-        max_newcomers=limits.max_newcomers,
-        max_chunk_tokens=limits.max_chunk_tokens,
-        max_in_flight=limits.max_in_flight,
-        handshake_s=limits.hello_seconds,
-        linger_s=limits.drain_seconds,
-    )
-
-
 async def _serve(
     engine: Engine,
     offer: ServerOffer,
@@ -189,28 +145,20 @@ async def _serve(
     tls: ServerTls | None,
     metrics: Metrics,
 ) -> None:
-    from cloud.pacing import Pacing
-    from cloud.scheduler import Waiting
     from cloud.server import serve
     from cloud.status import ServerStatus
 
     status = ServerStatus()
-
+    max_connections = settings.limits.max_connections or connections(settings.engine.max_sessions)
     async with (
         _stopping(metrics_listener, metrics, status, tls, tokens) as stop,
         serve(
             engine,
             offer,
             listener,
-            limits=_limits(settings),
-            pacing=Pacing(
-                step_tokens=settings.engine.step_tokens,
-                slowdown=settings.engine.prompt_slowdown,
-            ),
-            waiting=Waiting(
-                max_positions=settings.engine.max_waiting,
-                evict_idle_s=settings.limits.evict_idle_seconds,
-            ),
+            limits=limits_of(settings.limits, max_connections=max_connections),
+            pacing=pacing_of(settings.engine),
+            waiting=waiting_of(settings),
             tokens=tokens,
             tls=tls,
             metrics=metrics,

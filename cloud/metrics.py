@@ -12,6 +12,7 @@ from prometheus_client import (
     Gauge,
     Histogram,
     Info,
+    Metric,
     ProcessCollector,
     generate_latest,
 )
@@ -206,9 +207,13 @@ class Metrics:
         """A log line could not be written."""
         self._lost_lines.inc()
 
+    def collect(self) -> Iterator[Metric]:
+        """All of it now."""
+        yield from self._registry.collect()
+
     def render(self) -> bytes:
         """All of it in Prometheus' text format, version 0.0.4."""
-        return generate_latest(self._registry)
+        return generate_latest(self)
 
 
 class _Labelled:

@@ -24,6 +24,7 @@ __all__ = [
     "choice",
     "count",
     "memory",
+    "number",
     "option",
     "options_of",
     "path",

@@ -34,6 +34,7 @@ __all__ = [
     "MetricsSettings",
     "ModelSettings",
     "NetworkSettings",
+    "ReplicaSettings",
     "ServeSettings",
 ]
 
@@ -69,6 +70,13 @@ class ModelSettings:
     )
     device: str = option(
         "auto", text("DEVICE"), "auto, cpu, cuda or cuda:N; auto takes a GPU where there is one"
+    )
+    devices: str | None = option(
+        None,
+        text("LIST"),
+        "spread a trunk that is larger than one GPU over several of its machine: cuda:0,cuda:1 …, "
+        "or 'auto' for all; instead of --device",
+        unset="one",
     )
     dtype: str = option(
         "auto",
@@ -156,7 +164,7 @@ class LimitSettings:
         None,
         count(1),
         "connections at a time, without those that have no session yet",
-        unset="2 × max-sessions + 16",
+        unset="2 × max-sessions + 16; at a gateway max-sessions × max-replicas counts",
     )
     max_newcomers: int = option(
         128, count(1), "connections at a time that have no session yet; beyond that some are cut"
@@ -199,6 +207,60 @@ class LogSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReplicaSettings:
+    """Replicas on a Ray cluster, and a gateway in front of them."""
+
+    replicas: str | None = option(
+        None,
+        choice("ray"),
+        "run replicas on a Ray cluster (extra 'ray') and be a gateway in front of them; [model], "
+        "[engine] and what [limits] says of sessions then hold for each replica",
+        unset="none: serve here",
+    )
+    min_replicas: int = option(1, count(1), "replicas at least")
+    max_replicas: int | None = option(
+        None, count(1), "replicas at most", unset="as many as min-replicas"
+    )
+    ray_address: str | None = option(
+        None,
+        text("ADDRESS"),
+        "a running cluster, HOST:PORT, or 'auto' for this machine's",
+        unset="start one on this machine that ends with this process",
+    )
+    gpus_per_replica: float | None = option(
+        None, number(0, 1e6, "X"), "may be a part of one", unset="1 on a GPU, 0 with --device cpu"
+    )
+    cpus_per_replica: float = option(
+        1.0, number(0, 1e6, "X"), "CPUs that Ray sets aside for a replica; may be a part of one"
+    )
+    upscale_delay: float = option(
+        10.0,
+        seconds(0, 86400 * 365),
+        "start replicas after more have been wanted for so long",
+    )
+    downscale_delay: float = option(
+        600.0,
+        seconds(0, 86400 * 365),
+        "drain replicas after fewer have been wanted for so long",
+    )
+    replicas_name: str = option(
+        "lambda-split",
+        text("NAME"),
+        "of the application on the cluster; other models need other names",
+    )
+    gateway_only: bool = option(
+        default=False,
+        kind=yes_or_no(),
+        description="be one more gateway for replicas that another process runs at --ray-address",
+    )
+
+    @property
+    def highest(self) -> int:
+        """The most replicas."""
+        return self.max_replicas or self.min_replicas
+
+
+@dataclass(frozen=True, kw_only=True)
 class ServeSettings:
     """All settings of a server, checked."""
 
@@ -208,6 +270,7 @@ class ServeSettings:
     limits: LimitSettings = field(default_factory=LimitSettings)
     metrics: MetricsSettings = field(default_factory=MetricsSettings)
     log: LogSettings = field(default_factory=LogSettings)
+    replicas: ReplicaSettings = field(default_factory=ReplicaSettings)
 
 
 SECTIONS: Final[Mapping[str, type[Any]]] = {
@@ -217,6 +280,7 @@ SECTIONS: Final[Mapping[str, type[Any]]] = {
     "limits": LimitSettings,
     "metrics": MetricsSettings,
     "log": LogSettings,
+    "replicas": ReplicaSettings,
 }
 
 OPTIONS: Final[tuple[Option, ...]] = tuple(

@@ -1,8 +1,8 @@
 """Whether a server is alive, and whether it takes newcomers: what its health pages say.
 
 ``/healthz`` is for supervisors: anything but 200 means that only a restart helps. ``/readyz`` is
-for load balancers: 503 as soon as the server is told to stop, while open sessions still go on.
-Neither needs a token, and neither tells more than that.
+for load balancers: 503 as soon as the server is told to stop, while open sessions still go on, and
+at a gateway while no replica serves. Neither needs a token, and neither tells more than that.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ class ServerStatus:
 
     Attributes:
         leaving: Set when the server has been told to stop.
+        obstacle: Why it takes no newcomers just now although it is alive; empty where it does.
     """
 
     def __init__(self) -> None:
         self.leaving = asyncio.Event()
+        self.obstacle = ""
         self._engine_alive: Callable[[], bool] | None = None
 
     def started(self, engine_alive: Callable[[], bool]) -> None:
@@ -41,7 +43,8 @@ class ServerStatus:
     @property
     def ready(self) -> bool:
         """Whether it takes newcomers."""
-        return self._engine_alive is not None and not self.leaving.is_set() and self.alive
+        started = self._engine_alive is not None
+        return started and self.alive and not self.leaving.is_set() and not self.obstacle
 
 
 def status_page(path: str, status: ServerStatus) -> tuple[http.HTTPStatus, str] | None:
@@ -62,6 +65,6 @@ def status_page(path: str, status: ServerStatus) -> tuple[http.HTTPStatus, str] 
     if page == "/readyz":
         if status.ready:
             return http.HTTPStatus.OK, "ready\n"
-        reason = "draining" if status.leaving.is_set() else "not ready"
+        reason = "draining" if status.leaving.is_set() else status.obstacle or "not ready"
         return http.HTTPStatus.SERVICE_UNAVAILABLE, f"{reason}\n"
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import os
 import pathlib
@@ -14,7 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cloud.replicas.replica import ReplicaSettings, TrunkReplica
+from cloud.replicas.replica import TrunkReplica
+from cloud.settings import NetworkSettings, ServeSettings
 from lambda_split.errors import ClusterUnavailable, MissingExtra, ReplicasMissing
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ _OBJECT_STORE_BYTES = 80 * 2**20  # nothing of ours goes through it; Ray's least
 _ROUTING_STATS_S = 1.0
 _STARTS_TRIED = 3  # a model that cannot be loaded is not there the next time either
 _KNOCK_S = 5.0
-_GRACE_S = 30.0  # of a replica's drain: its server takes a few seconds
+_GRACE_S = 30.0  # of a replica's drain, beyond the time for which sessions may go on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +172,7 @@ def _local(settings: ClusterSettings, stack: contextlib.ExitStack) -> dict[str, 
 
 @contextlib.contextmanager
 def deployed(
-    settings: ReplicaSettings, scaling: Scaling, *, name: str = APPLICATION
+    settings: ServeSettings, scaling: Scaling, *, name: str = APPLICATION
 ) -> Iterator[DeploymentHandle[TrunkReplica]]:
     """Run replicas inside a ``with`` block, in which the cluster is :func:`connected`.
 
@@ -240,7 +242,7 @@ def has_gpus() -> bool:
     return bool(ray.cluster_resources().get("GPU"))
 
 
-def _application(settings: ReplicaSettings, scaling: Scaling) -> Application:
+def _application(settings: ServeSettings, scaling: Scaling) -> Application:
     from ray import serve
     from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, RequestRouterConfig
 
@@ -267,6 +269,8 @@ def _application(settings: ReplicaSettings, scaling: Scaling) -> Application:
         health_check_period_s=2.0,
         health_check_timeout_s=10.0,
         graceful_shutdown_wait_loop_s=0.2,
-        graceful_shutdown_timeout_s=_GRACE_S,
+        graceful_shutdown_timeout_s=_GRACE_S + settings.limits.drain_seconds,
     )
-    return deploy(TrunkReplica).bind(settings)
+    # Where gateways find their keys and tokens is nobody else's business.
+    told = dataclasses.replace(settings, network=NetworkSettings())
+    return deploy(TrunkReplica).bind(told)

@@ -13,64 +13,26 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from cloud.options import MemoryShare
-from cloud.replicas.load import Load, Loaded, measure
+from cloud.assembly import connections, limits_of, load, pacing_of, waiting_of
+from cloud.replicas.load import Load, measure
+from cloud.replicas.metrics import own_families
 from cloud.replicas.scaling import USED
+from cloud.settings import ServeSettings
 
 if TYPE_CHECKING:
-    from cloud.connection import Limits
-    from cloud.engine import Engine
+    from prometheus_client import Metric
+
     from cloud.tokens import TokenStore
     from lambda_split.errors import InternalError
-    from lambda_split.wire.handshake import ServerOffer
 
-    class _Engine(Engine, Loaded, Protocol):
-        """What a replica needs of its engine."""
-
-
-__all__ = ["Place", "ReplicaSettings", "TrunkReplica"]
+__all__ = ["Place", "TrunkReplica"]
 
 _logger = logging.getLogger(__name__)
 _GATEWAYS_KEPT = 64
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReplicaSettings:
-    """What a replica serves and how; read by each replica on its own node.
-
-    Attributes:
-        model: A folder that every node has, or a Hugging Face id.
-        revision: Of the id.
-        lora: Adapters to merge, folders that every node has.
-        head_layers: First layers that are left to devices.
-        tail_layers: Last layers that are left to devices.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        devices: Several to spread over, as ``--devices``; of those that Ray gives the replica.
-        dtype: ``auto`` or a dtype's name.
-        threads: CPU threads; torch decides where None.
-        max_sessions: The most sessions of one replica.
-        max_positions: The most positions of one session; the model's where None.
-        kv_memory: Of one replica's keys and values: bytes, or a share of what is free; the usual
-            share where None.
-        log_level: Of the replica's log, which Ray keeps.
-    """
-
-    model: str
-    revision: str | None = None
-    lora: tuple[str, ...] = ()
-    head_layers: int = 1
-    tail_layers: int = 1
-    device: str = "auto"
-    devices: str | None = None
-    dtype: str = "auto"
-    threads: int | None = None
-    max_sessions: int = 16
-    max_positions: int | None = None
-    kv_memory: int | MemoryShare | None = None
-    log_level: str = "info"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,31 +59,45 @@ class TrunkReplica:
     """The deployment. Ray Serve makes it and calls everything in it.
 
     Args:
-        settings: What to serve.
+        settings: What to serve and how. Each replica reads the model on its own node; of
+            ``network``, which is the gateways', nothing is used.
     """
 
-    def __init__(self, settings: ReplicaSettings) -> None:
+    def __init__(self, settings: ServeSettings) -> None:
         from ray import serve
         from ray.util import get_node_ip_address
 
-        from cloud.connection import Limits
+        from cloud.listener import bind
+        from cloud.metrics import Metrics
+        from cloud.server import serve as serve_trunk
 
         logging.basicConfig(
-            level=settings.log_level.upper(),
+            level=settings.log.log_level.upper(),
             stream=sys.stderr,
             format="%(asctime)s %(levelname)s %(message)s",
         )
-        self._settings = settings
         self._replica = serve.get_replica_context().replica_id.unique_id
-        self._engine, self._offer = _load(settings)
-        self._limits = Limits(max_connections=2 * settings.max_sessions + 16)
+        self._engine, self._offer = load(settings.model, settings.engine)
+        self._max_sessions = settings.engine.max_sessions
+        self._limits = limits_of(settings.limits, max_connections=connections(self._max_sessions))
+        self._metrics = Metrics()
         self._token = secrets.token_hex(32)
         self._seen: dict[str, int] = {}
         self._fault: InternalError | None = None
         self._server = _ServerThread(
-            self._engine, self._offer, self._limits, self._token, self._failed
+            lambda: serve_trunk(
+                self._engine,
+                self._offer,
+                bind(get_node_ip_address(), 0),
+                limits=self._limits,
+                pacing=pacing_of(settings.engine),
+                waiting=waiting_of(settings),
+                tokens=_one_token(self._token),
+                metrics=self._metrics,
+                on_fault=self._failed,
+            )
         )
-        self._url = self._server.start(get_node_ip_address())
+        self._url = self._server.start()
         _logger.info("replica %s listens on %s", self._replica, self._url)
 
     async def place(self, *, gateway: str, number: int, avoid: tuple[str, ...] = ()) -> Place:
@@ -142,6 +118,10 @@ class TrunkReplica:
             token=self._token,
             max_message_bytes=self._limits.max_message_bytes(self._offer.hidden_size),
         )
+
+    async def metrics(self) -> tuple[str, list[Metric]]:
+        """What is counted here and not at a gateway, and the replica's id."""
+        return self._replica, own_families(self._metrics)
 
     def check_health(self) -> None:
         """Asked by Serve every few seconds; a replica that raises is replaced.
@@ -173,7 +153,7 @@ class TrunkReplica:
     def _measure(self) -> Load:
         return measure(
             self._engine,
-            max_sessions=self._settings.max_sessions,
+            max_sessions=self._max_sessions,
             max_positions=self._offer.max_positions,
             seen=self._seen,
         )
@@ -185,26 +165,18 @@ class TrunkReplica:
 class _ServerThread:
     """The server and its event loop, apart from Serve's: neither can hold up the other."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        offer: ServerOffer,
-        limits: Limits,
-        token: str,
-        failed: Callable[[InternalError], None],
-    ) -> None:
-        self._serve_arguments = engine, offer, limits, token, failed
+    def __init__(self, open_server: Callable[[], AbstractAsyncContextManager[str]]) -> None:
+        self._open_server = open_server
         self._started: Future[tuple[str, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
         # A daemon: where Ray ends the process without asking, nothing must hold it up.
         self._thread = threading.Thread(target=self._run, name="server", daemon=True)
 
-    def start(self, host: str) -> str:
-        """Begin to serve on a free port of that address; returns the URL.
+    def start(self) -> str:
+        """Begin to serve; returns the URL.
 
         Raises:
             AddressUnavailable: it cannot listen there.
         """
-        self._host = host
         self._thread.start()
         url, self._loop, self._stop = self._started.result()
         return url
@@ -224,16 +196,8 @@ class _ServerThread:
             self._started.set_exception(error)
 
     async def _serve(self) -> None:
-        from cloud.listener import bind
-        from cloud.server import serve
-
-        engine, offer, limits, token, failed = self._serve_arguments
-        tokens = _one_token(token)
         stop = asyncio.Event()
-        listener = bind(self._host, 0)
-        async with serve(
-            engine, offer, listener, limits=limits, tokens=tokens, on_fault=failed
-        ) as url:
+        async with self._open_server() as url:
             self._started.set_result((url, asyncio.get_running_loop(), stop))
             await stop.wait()
 
@@ -251,28 +215,3 @@ def _one_token(token: str) -> TokenStore:
             """There is nothing to read."""
 
     return OneToken()
-
-
-def _load(settings: ReplicaSettings) -> tuple[_Engine, ServerOffer]:
-    import torch
-
-    from cloud.loading import TrunkSettings, choose_devices, choose_dtype, load_service
-    from lambda_split.partition import open_checkpoint
-    from lambda_split.split import Split
-
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
-    device, devices = choose_devices(settings.device, settings.devices)
-    trunk_settings = TrunkSettings(
-        split=Split(settings.head_layers, settings.tail_layers),
-        device=device,
-        devices=devices,
-        dtype=choose_dtype(settings.dtype, device),
-        max_sessions=settings.max_sessions,
-        max_positions=settings.max_positions,
-        kv_memory=settings.kv_memory,
-    )
-    checkpoint = open_checkpoint(
-        settings.model, revision=settings.revision, lora=list(settings.lora)
-    )
-    return load_service(checkpoint, trunk_settings)

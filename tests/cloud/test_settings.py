@@ -31,6 +31,7 @@ EXAMPLES = {
     "lora": ("an/adapter", ("an/adapter",)),
     "revision": ("v1.2", "v1.2"),
     "device": ("cuda:1", "cuda:1"),
+    "devices": ("cuda:0,cuda:1", "cuda:0,cuda:1"),
     "dtype": ("bfloat16", "bfloat16"),
     "threads": ("4", 4),
     "host": ("::1", "::1"),
@@ -57,7 +58,18 @@ EXAMPLES = {
     "metrics_host": ("10.0.0.1", "10.0.0.1"),
     "log_level": ("debug", "debug"),
     "log_format": ("json", "json"),
+    "replicas": ("ray", "ray"),
+    "min_replicas": ("2", 2),
+    "max_replicas": ("4", 4),
+    "ray_address": ("head:6379", "head:6379"),
+    "gpus_per_replica": ("0.5", 0.5),
+    "cpus_per_replica": ("4", 4.0),
+    "upscale_delay": ("1.5", 1.5),
+    "downscale_delay": ("60", 60.0),
+    "replicas_name": ("llama", "llama"),
+    "gateway_only": ("true", True),
 }
+SWITCHES = {"insecure", "gateway_only"}
 # A value that the option does not take.
 WRONG = {
     "name": "",
@@ -74,6 +86,15 @@ WRONG = {
     "log_level": "loud",
     "log_format": "xml",
     "metrics_port": "x",
+    "devices": "",
+    "replicas": "other",
+    "min_replicas": "0",
+    "max_replicas": "0",
+    "gpus_per_replica": "-0.5",
+    "cpus_per_replica": "inf",
+    "upscale_delay": "-1",
+    "downscale_delay": "nan",
+    "gateway_only": "perhaps",
 }
 
 
@@ -93,8 +114,12 @@ def value(found: ServeSettings, option):
 
 def together(option):
     """What an option cannot be without."""
-    other = {"tls_cert": "tls_key", "tls_key": "tls_cert"}.get(option.attribute)
-    return [each for each in OPTIONS if each.attribute in {option.attribute, other}]
+    others = {
+        "tls_cert": {"tls_key"},
+        "tls_key": {"tls_cert"},
+        "gateway_only": {"replicas", "ray_address"},
+    }.get(option.attribute, set())
+    return [each for each in OPTIONS if each.attribute in {option.attribute, *others}]
 
 
 def toml(option, text):
@@ -128,7 +153,7 @@ def test_an_option_can_stand_in_a_file_the_environment_and_a_flag(option, tmp_pa
         if each.positional:
             flags += [text]
         else:
-            flags += [each.flag] if each.attribute == "insecure" else [each.flag, text]
+            flags += [each.flag] if each.attribute in SWITCHES else [each.flag, text]
     sources = {
         f"{file}, [{option.section}] {option.key}": configured("--config", file),
         option.variable: configured(
@@ -157,7 +182,7 @@ def test_a_wrong_value_is_refused_and_its_source_named(attribute, tmp_path, caps
     with pytest.raises(UsageError) as caught:
         settings(environment={option.variable: wrong})
     assert str(caught.value).startswith(f"{option.variable}: ")
-    if option.attribute != "insecure":  # a switch has no value
+    if option.attribute not in SWITCHES:  # a switch has no value
         with pytest.raises(SystemExit) as left:
             settings(*([] if option.positional else [option.flag]), wrong)
         assert left.value.code == 2
@@ -253,6 +278,19 @@ def test_an_unknown_variable_is_refused_and_other_programs_are_left_alone():
 @pytest.mark.parametrize("flags", [["--tls-cert", "c"], ["--tls-key", "k"]])
 def test_certificate_and_key_belong_together(flags):
     with pytest.raises(UsageError, match="belong together"):
+        settings(*flags)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--min-replicas", 3, "--max-replicas", 2], "min-replicas 3 is above max-replicas 2"),
+        (["--gateway-only", "--replicas", "ray"], "--ray-address"),
+        (["--gateway-only", "--ray-address", "auto"], "--replicas ray"),
+    ],
+)
+def test_contradictions_about_replicas(flags, said):
+    with pytest.raises(UsageError, match=said):
         settings(*flags)
 
 

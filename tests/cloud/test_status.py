@@ -39,6 +39,16 @@ def test_a_server_that_leaves_is_alive_and_not_ready():
     assert status_page("/readyz", status)[1] == "draining\n"
 
 
+def test_an_obstacle_makes_it_unready_and_no_more():
+    status = ServerStatus()
+    status.started(lambda: True)
+    status.obstacle = "no replica serves"
+    assert codes(status) == [OK, UNAVAILABLE]
+    assert status_page("/readyz", status)[1] == "no replica serves\n"
+    status.obstacle = ""
+    assert codes(status) == [OK, OK]
+
+
 def test_a_server_whose_engine_died_is_neither():
     status = ServerStatus()
     status.started(lambda: False)

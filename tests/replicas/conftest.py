@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from cloud.replicas.cluster import ClusterSettings, connected, keep_local
-from cloud.replicas.replica import ReplicaSettings
+from cloud.settings import EngineSettings, ModelSettings, ServeSettings
 from export import ExportSettings, QuietProgress, export_bundle
 from lambda_split.bundle import Bundle, load_bundle
 from lambda_split.split import Split
@@ -27,9 +27,11 @@ class TinyModel:
     folder: pathlib.Path
     bundle: Bundle
 
-    def settings(self, **changes) -> ReplicaSettings:
-        wanted = {"model": str(self.folder), "device": "cpu", "threads": 1, "max_sessions": 8}
-        return ReplicaSettings(**(wanted | changes))
+    def settings(self, *, folder: pathlib.Path | None = None, **engine) -> ServeSettings:
+        return ServeSettings(
+            model=ModelSettings(name=str(folder or self.folder), device="cpu", threads=1),
+            engine=EngineSettings(**({"max_sessions": 8} | engine)),
+        )
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from tests.servers import free_port
 @pytest.mark.parametrize(
     ("options", "what"),
     [
-        (["--min-replicas", "3", "--max-replicas", "2"], "--min-replicas 3 is above"),
+        (["--min-replicas", "3", "--max-replicas", "2"], "min-replicas 3 is above"),
         (["--gateway-only"], "--ray-address"),
     ],
 )

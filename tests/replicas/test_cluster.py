@@ -256,7 +256,7 @@ def test_the_cluster_listens_on_loopback_without_usage_statistics(ray_cluster):
 
 
 def test_a_model_that_no_replica_can_load(ray_cluster, tiny, tmp_path):
-    settings = tiny.settings(model=str(tmp_path / "nothing"))
+    settings = tiny.settings(folder=tmp_path / "nothing")
     once = Scaling(cpus=0.1)
     with (
         pytest.raises(ClusterUnavailable, match="the replicas") as failed,
