@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from cloud.replicas.running import gateway_connections
+from cloud.settings import EngineSettings, LimitSettings, ReplicaSettings, ServeSettings
 from lambda_split.cli import main
 from tests.servers import free_port
 
@@ -39,6 +41,25 @@ def test_bad_values(options, capsys):
         main(["serve", "demo", *options])
     assert ended.value.code == 2
     assert options[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("replicas", "limits", "wanted"),
+    [
+        ({}, {}, 2 * 5 + 16),
+        ({"max_replicas": 4}, {}, 2 * 5 * 4 + 16),
+        ({"max_replicas": 4}, {"max_connections": 7}, 7),
+        ({"gateway_only": True, "max_replicas": 4}, {}, 2 * 5 * 4 + 16),
+        ({"gateway_only": True}, {}, sys.maxsize),
+    ],
+)
+def test_a_gateway_takes_the_sessions_of_all_replicas(replicas, limits, wanted):
+    settings = ServeSettings(
+        engine=EngineSettings(max_sessions=5),
+        limits=LimitSettings(**limits),
+        replicas=ReplicaSettings(**replicas),
+    )
+    assert gateway_connections(settings) == wanted
 
 
 def test_without_ray_the_extra_is_named(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import re
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 
 import psutil
 import pytest
@@ -17,8 +19,12 @@ import ray
 from ray import serve
 
 from cloud.replicas.cluster import Scaling, deployed, running_replicas
+from cloud.replicas.metrics import GatewayMetrics
+from cloud.replicas.running import _Watch
+from cloud.status import ServerStatus
 from lambda_split.errors import CapacityRefused, ClusterUnavailable, ReplicasMissing, Unauthorized
 from tests.replicas.gateways import device, gateway, wait_until
+from tests.servers import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -65,6 +71,11 @@ def web_socket_ports(process: psutil.Process) -> set[int]:
 def sessions(name: str) -> dict[int, int]:
     """Sessions of each replica by its process id."""
     return {pid: connections(process) for pid, process in replica_processes(name).items()}
+
+
+def page(port, path):
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+        return answer.read().decode()
 
 
 def generate(bundle, url, prompt, tokens=60, **settings):
@@ -223,10 +234,11 @@ def test_scales_up_under_load_and_down_after(ray_cluster, tiny):
 
 def test_a_second_gateway_joins(two, tiny):
     """The command itself, in a process of its own, in front of the same replicas."""
+    port = free_port()
     command = [
         *(sys.executable, "-m", "lambda_split.cli", "serve", str(tiny.folder), "--port", "0"),
         *("--replicas", "ray", "--ray-address", ray.get_runtime_context().gcs_address),
-        *("--gateway-only", "--replicas-name", "two"),
+        *("--gateway-only", "--replicas-name", "two", "--metrics-port", str(port)),
     ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ) as process:
         try:
@@ -235,11 +247,27 @@ def test_a_second_gateway_joins(two, tiny):
             with gateway(two) as first:
                 expected = generate(tiny.bundle, first.url, PROMPTS[0])
             assert generate(tiny.bundle, match[1], PROMPTS[0]) == expected
+            assert page(port, "/readyz") == "ready\n"
+            counted = r'lambda_split_tokens_total{kind="decode",replica="(\w+)"} [1-9]'
+            wait_until(lambda: re.search(counted, page(port, "/metrics")), 20, "steps are counted")
+            told = page(port, "/metrics")
+            assert len(re.findall(r"^lambda_split_kv_blocks{replica=", told, re.MULTILINE)) == 2
+            assert "\nlambda_split_kv_blocks " not in told
+            assert told.count("# TYPE lambda_split_kv_blocks ") == 1
             process.terminate()
             assert process.wait(30) == 0
         finally:
             process.kill()
     assert running_replicas(name="two") == 2  # they are another process's
+
+
+def test_a_gateway_is_ready_while_a_replica_serves(two):
+    status, metrics = ServerStatus(), GatewayMetrics()
+    status.started(lambda: True)
+    for name, ready in (("two", True), ("nobody", False), ("two", True)):
+        asyncio.run(_Watch(name, two, metrics, status).look())
+        assert status.ready is ready
+        assert (b'{replica="' in metrics.render()) is ready
 
 
 def test_joining_nothing_is_an_error(ray_cluster, tiny):

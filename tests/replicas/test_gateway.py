@@ -206,12 +206,19 @@ def test_the_gate_stands_before_the_upgrade(servers, tiny):
                 socket = stack.enter_context(connect(front.url, additional_headers=headers))
                 socket.send(hello(tiny))
                 socket.recv()
-            with pytest.raises(InvalidStatus) as refused:
-                connect(front.url, additional_headers=headers)
+            with (
+                pytest.raises(InvalidStatus) as refused,
+                connect(front.url, additional_headers=headers),
+            ):
+                pytest.fail("it was let in")
             assert refused.value.response.status_code == 503
             assert front.counted("refused_total", reason="http-503") == 1
-        with pytest.raises(InvalidStatus) as refused:
-            connect(front.url, additional_headers=headers | {"Origin": "http://page.example"})
+        page = headers | {"Origin": "http://page.example"}
+        with (
+            pytest.raises(InvalidStatus) as refused,
+            connect(front.url, additional_headers=page),
+        ):
+            pytest.fail("it was let in")
         assert refused.value.response.status_code == 403
         assert front.counted("refused_total", reason="http-401") == 2
 
@@ -247,9 +254,10 @@ def test_a_revoked_token_ends_its_sessions(servers, tiny, tmp_path):
 
 def test_a_stopping_gateway_sends_devices_away(servers, tiny):
     servers.start("a")
-    with contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as outer, contextlib.ExitStack() as stack:
         front = stack.enter_context(gateway_for(servers))
-        socket = connect(front.url, compression=None)
+        # Left only after the gateway: it stays connected while that stops.
+        socket = outer.enter_context(connect(front.url, compression=None))
         socket.send(hello(tiny))
         socket.recv()
         began = time.monotonic()
@@ -263,10 +271,10 @@ def test_a_stopping_gateway_sends_devices_away(servers, tiny):
 def test_a_device_that_vanishes_frees_its_place(servers, tiny):
     servers.start("a", "--max-sessions", "1")
     with gateway_for(servers) as front:
-        socket = connect(front.url, compression=None)
-        socket.send(hello(tiny))
-        socket.recv()
-        socket.socket.close()  # no goodbye
+        with connect(front.url, compression=None) as socket:
+            socket.send(hello(tiny))
+            socket.recv()
+            socket.socket.close()  # no goodbye
 
         def fits() -> bool:
             with contextlib.suppress(CapacityRefused), device(tiny.bundle, front.url):
