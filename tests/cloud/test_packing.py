@@ -52,3 +52,10 @@ def test_other_dtypes_and_subclasses_stay():
     assert pack_linear_layers(model(dtype=torch.float64)) == 0
     assert pack_linear_layers(nn.Sequential(Own(8, 8))) == 0
     assert packing._TOLERANCE.keys() == {torch.float32, torch.bfloat16}
+
+
+def test_the_numbers_of_rows_that_are_computed_are_few():
+    computed = {packing._rounded(rows) for rows in range(1, 1025)}
+    assert len(computed) <= 36
+    assert all(rows <= packing._rounded(rows) < rows + 128 for rows in range(1, 1025))
+    assert [packing._rounded(rows) for rows in (1, 16, 17, 64, 65, 257)] == [1, 16, 24, 64, 96, 384]

@@ -156,10 +156,13 @@ def test_prometheus_scrapes_a_server_and_answers_the_dashboard(server, bundle, t
         assert until(lambda: tokens("prompt"), log=log) == len(PROMPT)
         wanted = len(result.token_ids) - 1  # the last token never goes through the trunk
         until(lambda: tokens("decode") == wanted or None, log=log)
-        up = {
-            item["metric"]["instance"]: item["value"][1]
-            for item in api(url, "query", query="up")["result"]
-        }
+
+        def scraped() -> dict[str, str] | None:
+            found = api(url, "query", query="up")["result"]
+            seen = {item["metric"]["instance"]: item["value"][1] for item in found}
+            return seen if len(seen) == 2 else None  # each has its own first time
+
+        up = until(scraped, log=log)
         assert up[f"127.0.0.1:{server.metrics_port}"] == "1"
         assert sorted(up.values()) == ["0", "1"]
         for expression in dashboard_expressions():
