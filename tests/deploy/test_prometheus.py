@@ -172,9 +172,11 @@ def test_prometheus_scrapes_a_server_and_answers_the_dashboard(server, bundle, t
         def evaluated() -> dict[str, str] | None:
             rules = api(url, "rules")["groups"][0]["rules"]
             assert len(rules) == len(alert_expressions())
-            healthy = all(rule["health"] == "ok" for rule in rules)
-            return {rule["name"]: rule["state"] for rule in rules} if healthy else None
+            if any(rule["health"] != "ok" for rule in rules):
+                return None
+            found = {rule["name"]: rule["state"] for rule in rules}
+            # Noticed some evaluations after the first failed scrape.
+            return found if found["LambdaSplitReplicaDown"] in {"pending", "firing"} else None
 
         states = until(evaluated, log=log)
-        assert states["LambdaSplitReplicaDown"] in {"pending", "firing"}
         assert states["LambdaSplitAllReplicasDown"] == "inactive"
