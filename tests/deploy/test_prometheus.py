@@ -175,8 +175,8 @@ def test_prometheus_scrapes_a_server_and_answers_the_dashboard(server, bundle, t
             if any(rule["health"] != "ok" for rule in rules):
                 return None
             found = {rule["name"]: rule["state"] for rule in rules}
-            # Noticed some evaluations after the first failed scrape; until the other replica has been
-            # scraped, too, it looks as if all were down.
+            # Noticed some evaluations after the first failed scrape; until the other replica has
+            # been scraped, too, it looks as if all were down.
             noticed = found["LambdaSplitReplicaDown"] in {"pending", "firing"}
             return found if noticed and found["LambdaSplitAllReplicasDown"] != "pending" else None
 
