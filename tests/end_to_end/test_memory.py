@@ -40,7 +40,9 @@ def test_export_does_not_grow_with_depth_and_opens_no_trunk_shard(tmp_path) -> N
         cost = measure(sys.executable, "-m", "lambda_split.cli", *command)
         peaks[layers] = cost.peak_rss
     print(f"peak RSS of export: { {k: f'{v / 1e6:.0f} MB' for k, v in peaks.items()} }")
-    assert peaks[32] < peaks[4] * 1.10
+    # Threads of the exporter and of onnxruntime may hold a buffer more or less at the peak; a
+    # single trunk layer too many, times 28, would be several times as much.
+    assert peaks[32] < peaks[4] * 1.25
 
 
 @pytest.mark.slow
