@@ -110,6 +110,9 @@ class Gate:
 
         try:
             with self._guests.admit(self.grant(connection), settle) as guest:
+                if self._tokens is not None:
+                    # A reload since the check of the request did not know this connection yet.
+                    guest.review(self._tokens.current)
                 yield guest
         finally:
             self._settled -= settled

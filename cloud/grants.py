@@ -53,6 +53,19 @@ class Guest:
         with self._guests.seat(self.grant):
             yield
 
+    def review(self, current: Callable[[Grant], Grant | None]) -> None:
+        """Notice where the token has lost its validity.
+
+        Args:
+            current: What a grant's token allows now.
+        """
+        if self.grant is None or self.revoked.is_set():
+            return
+        now = current(self.grant)
+        if now is None or now.revoked:
+            _logger.info("the token of %s was revoked: a connection ends", self.name)
+            self.revoked.set()
+
     def settle(self) -> None:
         """The device was welcomed: from now on this connection is not in anyone's way."""
         self._settle()
@@ -104,9 +117,4 @@ class Guests:
             current: What a grant's token allows now.
         """
         for guest in self._all:
-            if guest.grant is None or guest.revoked.is_set():
-                continue
-            now = current(guest.grant)
-            if now is None or now.revoked:
-                _logger.info("the token of %s was revoked: a connection ends", guest.name)
-                guest.revoked.set()
+            guest.review(current)

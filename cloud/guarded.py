@@ -26,8 +26,9 @@ _logger = logging.getLogger(__name__)
 _BURST = 500
 _PER_S = 50.0
 _SMALL_BYTES = 512
-# Between such pieces of what was received it is seen whether the peer is to be cut off.
-_SLICE_BYTES = 4096
+# Between such pieces of what was received it is seen whether the peer is to be cut off. A token's
+# frame fits into one.
+_SLICE_BYTES = 16 * 1024
 _END_OF_REQUEST = b"\r\n\r\n"
 
 

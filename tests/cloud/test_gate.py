@@ -9,6 +9,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
+from cloud.gate import Gate
 from cloud.metrics import Metrics
 from cloud.tokens import TokenStore
 from lambda_split.errors import CapacityRefused, TokenRevoked
@@ -89,6 +90,33 @@ def test_a_revoked_token_is_told_so(model, tmp_path):
     response = run(scenario())
     assert response.status_code == http.HTTPStatus.UNAUTHORIZED
     assert 'error_description="revoked"' in response.headers["WWW-Authenticate"]
+
+
+def test_a_token_revoked_between_the_request_and_the_connection_opens_nothing(
+    model, tmp_path, monkeypatch
+):
+    path = token_file(tmp_path, someone="s3cret")
+    tokens = TokenStore(path)
+    check = Gate.check
+
+    def check_then_reload(self, *request):
+        response = check(self, *request)
+        path.write_text("")
+        tokens.reload()
+        return response
+
+    monkeypatch.setattr(Gate, "check", check_then_reload)
+
+    async def scenario():
+        async with serving(model, tokens=tokens) as url:
+            headers = {"Authorization": "Bearer s3cret"}
+            async with connect(url, compression=None, additional_headers=headers) as socket:
+                device = Device(socket, model.hello())
+                await socket.send(device.session.hello())
+                return await device.fatal()
+
+    error, _ = run(scenario())
+    assert type(error) is TokenRevoked
 
 
 def test_a_web_page_cannot_use_a_local_server(model, tokens):

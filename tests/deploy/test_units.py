@@ -25,7 +25,7 @@ def parsed(flags):
 
 
 def test_systemd_understands_the_unit_and_finds_it_hardened(tmp_path) -> None:
-    command = "/opt/lambda-split/bin/lambda-split"
+    command = "/usr/local/lambda-split/bin/lambda-split"
     unit = adapted("lambda-split.service", tmp_path, {command: "/bin/true"})
     analyze = find("systemd-analyze")
     done = subprocess.run(
