@@ -21,10 +21,11 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
 from cloud.admission import Standing, gives_way, longest_idle
-from cloud.engine import Engine, Outcome, SessionCache, Work
+from cloud.engine import Engine, SessionCache, Work
 from cloud.jobs import Job, Reply
 from cloud.metrics import Metrics
 from cloud.pacing import Pace, Pacing
+from cloud.stepping import run_step
 from lambda_split.errors import (
     CapacityRefused,
     InternalError,
@@ -327,9 +328,7 @@ class Scheduler:
         if not batch:
             return
         began = time.monotonic()
-        outcomes = self._outcomes([work for _, work in batch])
-        for job, work in batch:
-            self._settle(job, work, next(outcomes))
+        run_step(self._engine, batch)
         ended = time.monotonic()
         tokens = [
             (len(work.hidden), self._pace.is_short(job.forward.tokens)) for job, work in batch
@@ -406,42 +405,6 @@ class Scheduler:
                 victim = gives_way(standings, cache)
                 self._evict(victim, "pressure")
             yield victim
-
-    def _outcomes(self, batch: Sequence[Work]) -> Iterator[Outcome]:
-        """The engine's outcomes; whatever happens to it, one for each work."""
-        left = len(batch)
-        try:
-            for outcome in self._engine.step(batch):
-                left -= 1
-                yield outcome
-            fault: Exception = RuntimeError("the engine left works of a step unanswered")
-        except Exception as error:
-            _logger.exception("the engine failed in a step")
-            fault = error
-        for _ in range(left):
-            yield fault
-
-    def _settle(self, job: Job, work: Work, outcome: Outcome) -> None:
-        """Give a job what the engine has for it, and its future the reply once it is whole."""
-        if isinstance(outcome, Exception):
-            job.fail(outcome)
-            return
-        job.add(outcome, len(work.hidden))
-        if job.left:
-            return
-        try:
-            job.succeed()
-        except Exception as error:  # noqa: BLE001 - handed to the one who sent this forward
-            job.fail(self._revert(job) or error)
-
-    def _revert(self, job: Job) -> Exception | None:
-        """Take back the session's last forward; the fault that keeps it from being taken back."""
-        try:
-            self._engine.revert(job.session)
-        except Exception as error:
-            _logger.exception("the engine could not take a forward back")
-            return error
-        return None
 
     def _end_turns(self, caches: Sequence[SessionCache], now: float) -> None:
         """Those who had a turn go to the end of the line, or leave it where nothing waits."""
