@@ -12,7 +12,20 @@ from dataclasses import dataclass
 
 from cloud.engine.contract import SessionCache
 
-__all__ = ["Standing", "gives_way", "longest_idle"]
+__all__ = ["Standing", "Waiting", "gives_way", "longest_idle"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waiting:
+    """How much may wait, and for how long others keep their place.
+
+    Attributes:
+        max_positions: Positions that may wait in all; while there are more, no session is opened.
+        evict_idle_s: Seconds for which a session must have been idle to make room for another.
+    """
+
+    max_positions: int = 65536
+    evict_idle_s: float = 10.0
 
 
 @dataclass(slots=True)

@@ -9,10 +9,10 @@ from lambda_split.errors import UsageError
 from lambda_split.split import Split
 
 if TYPE_CHECKING:
+    from cloud.admission import Waiting
     from cloud.connection import Limits
     from cloud.engine import BatchingEngine
     from cloud.pacing import Pacing
-    from cloud.scheduler import Waiting
     from lambda_split.wire.handshake import ServerOffer
 
 __all__ = ["connections", "limits_of", "load", "model_name", "pacing_of", "waiting_of"]
@@ -92,7 +92,7 @@ def pacing_of(settings: EngineSettings) -> Pacing:
 
 def waiting_of(settings: ServeSettings) -> Waiting:
     """How much may wait, and who makes room."""
-    from cloud.scheduler import Waiting
+    from cloud.admission import Waiting
 
     return Waiting(
         max_positions=settings.engine.max_waiting,

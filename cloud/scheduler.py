@@ -18,9 +18,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
-from cloud.admission import Standing, gives_way, longest_idle
+from cloud.admission import Standing, Waiting, gives_way, longest_idle
+from cloud.calls import Call
 from cloud.engine import Engine, SessionCache, Work
 from cloud.jobs import Job, Reply
 from cloud.metrics import Metrics
@@ -34,24 +35,11 @@ from lambda_split.errors import (
 )
 from lambda_split.wire.frames import Frame
 
-__all__ = ["Reply", "Scheduler", "Waiting"]
+__all__ = ["Reply", "Scheduler"]
 
 _logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _WAITING_RETRY_S = 2
-
-
-@dataclass(frozen=True, kw_only=True)
-class Waiting:
-    """How much may wait, and for how long others keep their place.
-
-    Attributes:
-        max_positions: Positions that may wait in all; while there are more, no session is opened.
-        evict_idle_s: Seconds for which a session must have been idle to make room for another.
-    """
-
-    max_positions: int = 65536
-    evict_idle_s: float = 10.0
 
 
 @dataclass(slots=True)
@@ -60,20 +48,6 @@ class _Session:
     on_evicted: Callable[[], None]
     decoded_at: float = -math.inf  # when its last short forward ran
     jobs: collections.deque[Job] = field(default_factory=collections.deque)
-
-
-@dataclass(frozen=True, slots=True)
-class _Call(Generic[_T]):
-    function: Callable[[], _T]
-    future: Future[_T] = field(default_factory=Future)
-
-    def run(self) -> None:
-        if not self.future.set_running_or_notify_cancel():
-            return
-        try:
-            self.future.set_result(self.function())
-        except Exception as error:  # noqa: BLE001 - handed to the caller
-            self.future.set_exception(error)
 
 
 class Scheduler:
@@ -106,7 +80,7 @@ class Scheduler:
         # Guarded by the condition. Sessions with waiting jobs are in turn: the next one first.
         self._sessions: dict[SessionCache, _Session] = {}
         self._turns: collections.OrderedDict[SessionCache, None] = collections.OrderedDict()
-        self._calls: collections.deque[_Call[Any]] = collections.deque()
+        self._calls: collections.deque[Call[Any]] = collections.deque()
         self._ended: ServerDraining | InternalError | None = None  # why nothing is taken any more
         self._admissions = itertools.count()
         self.fault: Future[InternalError] = Future()
@@ -226,7 +200,7 @@ class Scheduler:
 
     def _call(self, function: Callable[[], _T]) -> Future[_T]:
         """Run something on the engine's thread, before the next step."""
-        call = _Call(function)
+        call = Call(function)
         with self._changed:
             if self._ended is not None:
                 call.future.set_exception(self._ended)

@@ -13,6 +13,7 @@ from websockets.asyncio.server import Server, ServerConnection
 from websockets.asyncio.server import serve as serve_websockets
 from websockets.http11 import Request, Response
 
+from cloud.admission import Waiting
 from cloud.connection import Connection, Limits, Service
 from cloud.engine import Engine
 from cloud.gate import Gate
@@ -21,7 +22,7 @@ from cloud.listener import url_of
 from cloud.metrics import Metrics
 from cloud.newcomers import CountingListener, Newcomers
 from cloud.pacing import Pacing
-from cloud.scheduler import Scheduler, Waiting
+from cloud.scheduler import Scheduler
 from cloud.status import ServerStatus
 from cloud.tls import ServerTls
 from cloud.tokens import TokenStore

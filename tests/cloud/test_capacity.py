@@ -8,9 +8,9 @@ import torch
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+from cloud.admission import Waiting
 from cloud.engine import Work
 from cloud.loading import TrunkSettings, load_service
-from cloud.scheduler import Waiting
 from lambda_split.errors import CapacityRefused, SessionEvicted, UsageError
 from lambda_split.split import Split
 from lambda_split.wire.messages import MAX_MESSAGE_BYTES

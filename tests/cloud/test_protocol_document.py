@@ -4,8 +4,8 @@ import pathlib
 
 import pytest
 
+from cloud.admission import Waiting
 from cloud.connection import Limits, close_code
-from cloud.scheduler import Waiting
 from lambda_split.errors import (
     CapacityRefused,
     FrameVersion,

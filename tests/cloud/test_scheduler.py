@@ -5,8 +5,8 @@ import threading
 
 import pytest
 
+from cloud.admission import Waiting
 from cloud.pacing import Pacing
-from cloud.scheduler import Waiting
 from lambda_split.errors import CapacityRefused, NonFinite, PositionGap, SessionEvicted
 from lambda_split.wire import codecs
 from lambda_split.wire.frames import Codec, Frame, FrameKind
