@@ -63,6 +63,8 @@ class ServerTls:
         context.set_ciphers(_CIPHERS)
         context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
         context.set_alpn_protocols(["http/1.1"])
+        # Sessions are long and new keys for each of them wanted, so that nobody resumes with these.
+        context.num_tickets = 0
         for path in (self._cert, self._key):
             _check_readable(path)
         _warn_of_readers(self._key)

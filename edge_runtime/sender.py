@@ -11,14 +11,13 @@ from __future__ import annotations
 import collections
 import contextlib
 import os
-import select
-import selectors
 import socket
 import struct
 import threading
 from collections.abc import Iterator
 from typing import Protocol
 
+from edge_runtime.readiness import wait_writable
 from lambda_split.errors import ConnectionLost
 
 __all__ = ["MessageSender"]
@@ -159,21 +158,10 @@ class MessageSender:
         view = memoryview(message)
         for start in range(0, len(view), _FRAGMENT_BYTES):
             # The library's lock is free meanwhile, so that replies can be read.
-            if not _writable(self._connection.socket, self._stall_s):
+            if not wait_writable(self._connection.socket, self._stall_s):
                 error = ConnectionLost(f"the server has read nothing for {self._stall_s:g} s")
                 self._fail(error)
                 # Before the library tries to say goodbye, which would block again.
                 self.cut_off()
                 raise error
             yield view[start : start + _FRAGMENT_BYTES]
-
-
-def _writable(connection: socket.socket, seconds: float) -> bool:
-    """Wait until a socket has room, or an error to tell."""
-    if hasattr(select, "poll"):  # any number of open files, unlike select()
-        poll = select.poll()
-        poll.register(connection.fileno(), select.POLLOUT)
-        return bool(poll.poll(seconds * 1000))
-    with selectors.DefaultSelector() as selector:
-        selector.register(connection, selectors.EVENT_WRITE)
-        return bool(selector.select(seconds))

@@ -8,6 +8,7 @@ import ssl
 from collections.abc import Callable
 from typing import Final
 
+from edge_runtime.tls_socket import TlsSocket
 from lambda_split.errors import (
     CertificateExpired,
     CertificateNotYetValid,
@@ -43,6 +44,7 @@ def client_context(ca_file: str | os.PathLike[str] | None = None) -> ssl.SSLCont
     """
     context = ssl.create_default_context()
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.sslsocket_class = TlsSocket  # one thread reads while another writes
     if ca_file is not None:
         try:
             context.load_verify_locations(ca_file)
