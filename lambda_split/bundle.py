@@ -2,31 +2,35 @@
 
 ``manifest.json`` names everything a device needs, so that the Python and the Kotlin runtimes read
 the same file. :func:`load_bundle` checks all of it before anything is used: the schema, each path,
-each file's size and sha256.
+each file's size and sha256. This is the manifest of language models; that of pictures is in
+:mod:`lambda_split.image_bundle`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import pathlib
 import sys
-from collections.abc import Iterable
 from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
-from lambda_split.digests import Digest, Sha256, Witnesses
-from lambda_split.errors import (
-    BundleFileAltered,
-    BundleFileMissing,
-    BundleFileUnreadable,
-    BundleNotFound,
-    ManifestInvalid,
-    PathOutsideBundle,
-    SchemaUnsupported,
+from lambda_split.bundle_files import (
+    MANIFEST_NAME,
+    SCHEMA,
+    Count,
+    FileEntry,
+    RawManifest,
+    Size,
+    check_files,
+    check_named,
+    describe_files,
+    read_raw_manifest,
+    write_manifest_file,
 )
+from lambda_split.digests import Digest, Witnesses
+from lambda_split.errors import BundleFileMissing, ManifestInvalid
 from lambda_split.split import Split
 
 __all__ = [
@@ -46,13 +50,6 @@ __all__ = [
     "write_manifest",
 ]
 
-MANIFEST_NAME = "manifest.json"
-SCHEMA = 1
-_MAX_MANIFEST_BYTES = 4 * 1024 * 1024  # bounds the read; real manifests have a few kilobytes
-_HASH_CHUNK_BYTES = 1 << 20
-
-Count = Annotated[int, Meta(ge=0, le=1 << 40)]
-Size = Annotated[int, Meta(ge=1, le=1 << 31)]
 _LARGEST_FLOAT = sys.float_info.max  # a bound that infinity is beyond
 WeightFormat = Literal["fp32", "fp16", "int8", "int4"]
 
@@ -180,18 +177,11 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
     top1_agreement: float
 
 
-class FileEntry(msgspec.Struct, frozen=True):
-    """Size in bytes and sha256 of one file."""
-
-    size: Count
-    sha256: Sha256
-
-
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """All that ``manifest.json`` says."""
 
     schema: int
-    kind: Literal["causal-lm", "text-to-image"]
+    kind: Literal["causal-lm"]
     producer: str
     model: ModelSource
     split: Split
@@ -219,30 +209,15 @@ class Bundle(msgspec.Struct, frozen=True):
         return self.path / name
 
 
-class _SchemaOnly(msgspec.Struct):
-    schema: int
-
-
-def _read_manifest(folder: pathlib.Path) -> Manifest:
-    path = folder / MANIFEST_NAME
+def _parse(raw: RawManifest) -> Manifest:
+    if raw.kind == "text-to-image":
+        reason = "it is of a bundle that makes pictures: use 'lambda-split image'"
+        raise ManifestInvalid(str(raw.path), reason)
     try:
-        with path.open("rb") as file:
-            raw = file.read(_MAX_MANIFEST_BYTES + 1)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise BundleNotFound(str(folder)) from error
-    except OSError as error:
-        raise ManifestInvalid(str(path), error.strerror or "it cannot be read") from error
-    if len(raw) > _MAX_MANIFEST_BYTES:
-        raise ManifestInvalid(str(path), f"it is larger than {_MAX_MANIFEST_BYTES} bytes")
-    try:
-        # The schema first: a newer manifest may have another shape altogether.
-        found = msgspec.json.decode(raw, type=_SchemaOnly).schema
-        if found != SCHEMA:
-            raise SchemaUnsupported(found, SCHEMA)
-        manifest = msgspec.json.decode(raw, type=Manifest)
+        manifest = msgspec.json.decode(raw.content, type=Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ManifestInvalid(str(path), str(error)) from error
-    _check_manifest(path, manifest)
+        raise ManifestInvalid(str(raw.path), str(error)) from error
+    _check_manifest(raw.path, manifest)
     return manifest
 
 
@@ -252,68 +227,13 @@ def _check_manifest(path: pathlib.Path, manifest: Manifest) -> None:
         named.append(manifest.text.tokenizer)
         if manifest.text.chat_template is not None:
             named.append(manifest.text.chat_template)
-    for name in [*manifest.files, *named]:
-        _check_inside(name)
-    for name in named:
-        if name not in manifest.files:
-            raise ManifestInvalid(str(path), f"{name} is used but not listed in 'files'")
-    if manifest.kind == "causal-lm":
-        if manifest.text is None or not {"head", "tail"} <= manifest.graphs.keys():
-            raise ManifestInvalid(
-                str(path), "a causal-lm needs 'text' and graphs 'head' and 'tail'"
-            )
-        layers = manifest.split.head_layers + manifest.split.tail_layers
-        if min(manifest.split.head_layers, manifest.split.tail_layers) < 0 or (
-            layers >= manifest.geometry.layer_count
-        ):
-            raise ManifestInvalid(str(path), "the split does not fit the layer count")
-
-
-def _check_inside(name: str) -> None:
-    # Manifests are POSIX-style on every system; a backslash or drive would escape on Windows.
-    pure = pathlib.PurePosixPath(name)
-    if (
-        not name
-        or name == "."
-        or pure.is_absolute()
-        or ".." in pure.parts
-        or "\\" in name
-        or ":" in name
-        or "\0" in name
-        or pure.as_posix() != name
-    ):
-        raise PathOutsideBundle(name)
-
-
-def _sha256(path: pathlib.Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_HASH_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def _check_file(folder: pathlib.Path, name: str, entry: FileEntry, *, contents: bool) -> None:
-    path = folder / name
-    try:
-        # A symbolic link inside the folder may still point out of it.
-        resolved = path.resolve(strict=True)
-        size = resolved.stat().st_size
-    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links, before Python 3.13
-        raise BundleFileMissing(name) from error
-    if not resolved.is_relative_to(folder.resolve()):
-        raise PathOutsideBundle(name)
-    if not resolved.is_file():
-        raise BundleFileMissing(name)
-    if size != entry.size:
-        raise BundleFileAltered(name, "its size", str(entry.size), str(size))
-    if contents:
-        try:
-            found = _sha256(resolved)
-        except OSError as error:
-            raise BundleFileUnreadable(name, error.strerror or "it cannot be read") from error
-        if found != entry.sha256:
-            raise BundleFileAltered(name, "its sha256", entry.sha256[:12], found[:12])
+    check_named(path, named, manifest.files)
+    if manifest.text is None or not {"head", "tail"} <= manifest.graphs.keys():
+        raise ManifestInvalid(str(path), "a causal-lm needs 'text' and graphs 'head' and 'tail'")
+    split = manifest.split
+    layers = split.head_layers + split.tail_layers
+    if min(split.head_layers, split.tail_layers) < 0 or layers >= manifest.geometry.layer_count:
+        raise ManifestInvalid(str(path), "the split does not fit the layer count")
 
 
 def load_bundle(folder: str | os.PathLike[str], *, check_contents: bool = True) -> Bundle:
@@ -334,25 +254,11 @@ def load_bundle(folder: str | os.PathLike[str], *, check_contents: bool = True) 
         BundleFileAltered: a listed file has another size or content.
     """
     path = pathlib.Path(folder)
-    manifest = _read_manifest(path)
-    for name, entry in manifest.files.items():
-        _check_file(path, name, entry, contents=check_contents)
+    manifest = _parse(read_raw_manifest(path))
+    check_files(path, manifest.files, check_contents=check_contents)
     return Bundle(path, manifest)
-
-
-def describe_files(folder: pathlib.Path, names: Iterable[str]) -> dict[str, FileEntry]:
-    """Size and sha256 of files below ``folder``, for a manifest's ``files``."""
-    return {
-        name: FileEntry((folder / name).stat().st_size, _sha256(folder / name)) for name in names
-    }
 
 
 def write_manifest(folder: pathlib.Path, manifest: Manifest) -> None:
     """Write ``manifest.json``: a temporary file first, then renamed, so it is whole or absent."""
-    temporary = folder / f".{MANIFEST_NAME}.tmp"
-    raw = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
-    with temporary.open("wb") as file:
-        file.write(raw + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(folder / MANIFEST_NAME)
+    write_manifest_file(folder, manifest)
