@@ -41,7 +41,7 @@
     │   │   ├── FrameTruncated     ├── FrameOversized      ├── FrameLengthMismatch
     │   │   ├── FrameUnknownKind   ├── FrameUnknownFlags   ├── FrameUnknownCodec
     │   │   ├── FrameVersion       ├── SequenceBroken      ├── MessageMalformed
-    │   │   ├── UnexpectedMessage  └── HandshakeTimeout
+    │   │   ├── UnexpectedMessage  ├── HandshakeTimeout    └── FramePadding
     │   ├── Refused                the server does not want the session
     │   │   ├── VersionRefused     ├── FingerprintRefused  ├── SplitRefused
     │   │   ├── WidthRefused       ├── CodecRefused        ├── PositionsRefused
@@ -126,6 +126,7 @@ from lambda_split.errors.link import (
 from lambda_split.errors.protocol import (
     FrameLengthMismatch,
     FrameOversized,
+    FramePadding,
     FrameTruncated,
     FrameUnknownCodec,
     FrameUnknownFlags,
@@ -205,6 +206,7 @@ __all__ = [
     "FingerprintRefused",
     "FrameLengthMismatch",
     "FrameOversized",
+    "FramePadding",
     "FrameTruncated",
     "FrameUnknownCodec",
     "FrameUnknownFlags",

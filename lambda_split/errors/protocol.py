@@ -10,6 +10,7 @@ from lambda_split.errors.wire import WireError
 __all__ = [
     "FrameLengthMismatch",
     "FrameOversized",
+    "FramePadding",
     "FrameTruncated",
     "FrameUnknownCodec",
     "FrameUnknownFlags",
@@ -63,6 +64,17 @@ class FrameLengthMismatch(ProtocolError):
 
     def __str__(self) -> str:
         return f"a frame's payload has {self.length} bytes where {self.expected} were announced"
+
+
+@dataclass(eq=False)
+class FramePadding(ProtocolError):
+    """Bits behind the last packed code are set, so the payload is not what its sender packed."""
+
+    code: ClassVar[str] = "frame-padding"
+    padding: int
+
+    def __str__(self) -> str:
+        return f"a payload's padding bits are {self.padding:#04x} where they must be 0"
 
 
 @dataclass(eq=False)
