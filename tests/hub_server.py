@@ -27,6 +27,7 @@ class HubServer:
         repositories: Repository id to the folder with its files.
         gated: Repositories that answer 403 without a token.
         fetched: The files whose contents were sent, in order.
+        ranges: Files of which only some bytes were asked for.
         tokens: Authorization headers that arrived.
     """
 
@@ -34,6 +35,7 @@ class HubServer:
     repositories: dict[str, pathlib.Path]
     gated: set[str] = field(default_factory=set)
     fetched: list[str] = field(default_factory=list)
+    ranges: list[str] = field(default_factory=list)
     tokens: set[str] = field(default_factory=set)
 
 
@@ -78,13 +80,17 @@ class _Handler(BaseHTTPRequestHandler):
         if not path.is_file():
             return self._refuse(404, "EntryNotFound")
         body = path.read_bytes()
-        self.send_response(200)
+        digest = hashlib.sha256(body).hexdigest()
+        first, _, last = self.headers.get("Range", "").removeprefix("bytes=").partition("-")
+        self.send_response(206 if last else 200)
+        if last:
+            body = body[int(first) : int(last) + 1]
         self.send_header("X-Repo-Commit", COMMIT)
-        self.send_header("ETag", f'"{hashlib.sha256(body).hexdigest()}"')
+        self.send_header("ETag", f'"{digest}"')
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if send_body:
-            self.hub.fetched.append(file)
+            (self.hub.ranges if last else self.hub.fetched).append(file)
             self.wfile.write(body)
         return None
 

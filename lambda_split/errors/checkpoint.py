@@ -65,13 +65,16 @@ class UnsupportedFamily(CheckpointError):
     model_type: str
     supported: tuple[str, ...]
     reason: str = ""
+    hint: str = (
+        "describe where its layers, embedding, norm and rotary embedding sit in "
+        "lambda_split/partition/families.py"
+    )
 
     def __str__(self) -> str:
         why = f" ({self.reason})" if self.reason else ""
         return (
             f"models of type {self.model_type!r} are not supported{why}; supported: "
-            f"{', '.join(self.supported)}. To add one, describe where its layers, embedding, norm "
-            "and rotary embedding sit in lambda_split/partition/families.py"
+            f"{', '.join(self.supported)}. To add one, {self.hint}"
         )
 
 

@@ -19,7 +19,7 @@ from lambda_split.partition.config import head_dim, kv_heads, parse_config
 from lambda_split.partition.families import find_family, layer_windows, max_positions
 from lambda_split.partition.files import LocalFolder, ModelFiles
 from lambda_split.partition.fingerprint import choose_witnesses, fingerprint, tensor_digest
-from lambda_split.partition.hub import HubRepository
+from lambda_split.partition.sources import open_files
 from lambda_split.partition.tensors import Shards, index_shards
 from lambda_split.split import Split
 
@@ -174,19 +174,6 @@ class Checkpoint:
         return self._files.find(name)
 
 
-def _open_files(model: str, revision: str | None, probe: str) -> ModelFiles:
-    if not model:
-        raise CheckpointNotFound(model, "the name is empty")
-    try:
-        path = pathlib.Path(model).expanduser()
-        local = path.exists()
-    except (OSError, RuntimeError) as error:  # a name too long; a home folder of nobody
-        raise CheckpointNotFound(model, str(error)) from error
-    if local or path.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1:
-        return LocalFolder.open(path)
-    return HubRepository.open(model, revision, probe)
-
-
 def open_checkpoint(
     model: str, *, revision: str | None = None, lora: Sequence[str] = ()
 ) -> Checkpoint:
@@ -208,7 +195,7 @@ def open_checkpoint(
     if model == _DEMO:
         files = LocalFolder(_DEMO, LocalFolder.open(_DEMO_FOLDER).path)
     else:
-        files = _open_files(model, revision, _CONFIG)
+        files = open_files(model, revision, _CONFIG)
     config_path = files.find(_CONFIG)
     if config_path is None:
         raise CheckpointNotFound(model, f"the folder has no {_CONFIG}")
@@ -217,7 +204,7 @@ def open_checkpoint(
     shards = index_shards(files, family)
     names = frozenset(shards.locations)
     adapters = tuple(
-        open_adapter(_open_files(adapter, None, ADAPTER_CONFIG), family, names) for adapter in lora
+        open_adapter(open_files(adapter, None, ADAPTER_CONFIG), family, names) for adapter in lora
     )
     checkpoint = Checkpoint(
         id=files.id,

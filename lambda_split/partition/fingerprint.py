@@ -20,7 +20,13 @@ MAX_WITNESSES = 16
 _DIGEST_CHARACTERS = 32  # of sha256 in hex: 128 bits
 _WITNESS_BYTES = 4096
 # Written by whichever tool saved the checkpoint last; they say nothing about the weights.
-_VOLATILE = {"_name_or_path", "transformers_version", "dtype", "torch_dtype"}
+_VOLATILE = {
+    "_name_or_path",
+    "_diffusers_version",
+    "transformers_version",
+    "dtype",
+    "torch_dtype",
+}
 
 
 def fingerprint(

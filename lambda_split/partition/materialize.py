@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -17,17 +17,31 @@ from lambda_split.partition.checkpoint import Checkpoint
 from lambda_split.partition.families import attention_function, find_family
 from lambda_split.partition.layers import LayerStack
 
-__all__ = ["empty_model", "fill", "layer_stack"]
+__all__ = ["TensorSource", "building", "empty_model", "fill", "layer_stack"]
 
 _READABLE = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
+class TensorSource(Protocol):
+    """Where tensors are read by name: a checkpoint, or a part of a pipeline."""
+
+    @property
+    def tensor_names(self) -> tuple[str, ...]: ...  # noqa: D102 - what it says
+
+    def read(
+        self, names: Iterable[str], *, part: str = "caller"
+    ) -> Iterator[tuple[str, torch.Tensor]]:
+        """Each named tensor; see :meth:`lambda_split.partition.tensors.Shards.read`."""
+        ...
+
+
 @contextmanager
-def _building() -> Iterator[None]:
+def building(path: str = "config.json") -> Iterator[None]:
+    """Within, what the library's constructors raise is an error of the config at ``path``."""
     try:
         yield
     except Exception as error:  # the library's constructors raise whatever a setting leads to
-        raise CheckpointInvalid("config.json", str(error) or type(error).__name__) from error
+        raise CheckpointInvalid(path, str(error) or type(error).__name__) from error
 
 
 def empty_model(checkpoint: Checkpoint, attention: str | None) -> nn.Module:
@@ -43,7 +57,7 @@ def empty_model(checkpoint: Checkpoint, attention: str | None) -> nn.Module:
     # A copy each, so that parts of one checkpoint can use different attention functions.
     config: PreTrainedConfig = copy.deepcopy(checkpoint.config)
     config._attn_implementation = "eager"  # noqa: SLF001 - how the library spells this setting
-    with _building(), torch.device("meta"):
+    with building(), torch.device("meta"):
         model_class: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
         model: nn.Module = model_class(config)
     # Layers look it up at each call.
@@ -73,7 +87,7 @@ def layer_stack(
     rotary: Any = None
     if family.rotary is not None and len(layers) > 0:
         # The empty model's frequencies are on the meta device: make them again, in memory.
-        with _building():
+        with building():
             rotary = type(base.get_submodule(family.rotary))(config)
         # Fixed to what short sequences use, whatever the positions; see families.max_positions.
         if family.rotary_by_layer_type:
@@ -93,7 +107,7 @@ def layer_stack(
 
 
 def fill(
-    checkpoint: Checkpoint,
+    source: TensorSource,
     part: str,
     modules: Mapping[str, nn.Module],
     *,
@@ -104,8 +118,8 @@ def fill(
     """Read the modules' tensors; at most one more than the part itself is in memory at a time.
 
     Args:
-        checkpoint: Where to read.
-        part: ``head``, ``trunk`` or ``tail``, for errors.
+        source: Where to read.
+        part: What is filled, for errors: ``head``, ``trunk``, ``unet`` …
         modules: Empty modules by the prefix of their tensors' names.
         dtype: What floating-point tensors become.
         device: Where they go.
@@ -122,11 +136,11 @@ def fill(
         for name, tensor in module.state_dict().items()
     }
     targets = {(stored_as or {}).get(name, name): name for name in shapes}
-    missing = tuple(sorted(targets.keys() - set(checkpoint.tensor_names)))
+    missing = tuple(sorted(targets.keys() - set(source.tensor_names)))
     if missing:
         raise TensorMissing(part, missing)
     values: dict[str, torch.Tensor] = {}
-    for stored, tensor in checkpoint.read(targets, part=part):
+    for stored, tensor in source.read(targets, part=part):
         name = targets[stored]
         if tensor.shape != shapes[name] or tensor.dtype not in _READABLE:
             found = f"{list(tensor.shape)} of {tensor.dtype}"

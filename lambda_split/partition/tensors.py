@@ -18,7 +18,14 @@ from lambda_split.errors import CheckpointInvalid, TensorMissing, UnsafeWeights
 from lambda_split.partition.families import Family
 from lambda_split.partition.files import ModelFiles, read_json_object
 
-__all__ = ["Shards", "index_shards", "open_safetensors", "whole_model_name"]
+__all__ = [
+    "Location",
+    "Shards",
+    "index_shards",
+    "open_safetensors",
+    "read_weight_map",
+    "whole_model_name",
+]
 
 _SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
@@ -45,6 +52,11 @@ class Shards:
 
     files: ModelFiles
     locations: dict[str, Location] = field(repr=False)
+
+    @property
+    def tensor_names(self) -> tuple[str, ...]:
+        """All of them, sorted."""
+        return tuple(sorted(self.locations))
 
     def shards_of(self, names: Iterable[str]) -> set[str]:
         """The shards that hold these tensors; names that the checkpoint lacks are passed over."""
@@ -128,7 +140,12 @@ def _check_shard_name(name: object) -> str:
     return name
 
 
-def _weight_map(path: pathlib.Path) -> dict[str, str]:
+def read_weight_map(path: pathlib.Path) -> dict[str, str]:
+    """Which shard, a file beside the index, holds each tensor.
+
+    Raises:
+        CheckpointInvalid: the index is malformed, or names a shard that lies elsewhere.
+    """
     entries = read_json_object(path, max_bytes=_MAX_INDEX_BYTES).get("weight_map")
     if not isinstance(entries, dict) or not entries:
         raise CheckpointInvalid(str(path), "it has no weight_map")
@@ -147,7 +164,7 @@ def index_shards(files: ModelFiles, family: Family) -> Shards:
         with open_safetensors(single) as reader:
             stored = dict.fromkeys(list(reader.keys()), _SINGLE)
     elif (index := files.find(_INDEX)) is not None:
-        stored = _weight_map(index)
+        stored = read_weight_map(index)
     elif any(files.has(name) for name in _PICKLED):
         raise UnsafeWeights(files.id)
     else:
