@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from lambda_split.errors import CodecOverflow, FrameLengthMismatch, NonFinite, WireError
+from lambda_split.wire.bit_packing import pack_codes
 from lambda_split.wire.float8 import E4M3, E5M2, decode_float8
 from lambda_split.wire.frames import Codec
 from lambda_split.wire.normal_float import normal_levels
@@ -436,3 +437,23 @@ def test_non_finite_values_are_not_hidden_by_a_reference(form):
     values, reference = np.full((1, 2), np.inf, np.float32), np.full((1, 2), 1.0, np.float32)
     with pytest.raises(NonFinite):
         encode(values, form, reference)
+
+
+# --- the document -------------------------------------------------------------------------------
+
+
+def test_the_protocol_s_page_says_what_the_code_does():
+    page = pathlib.Path(__file__).parents[2] / "docs" / "protocol-images.md"
+    document = page.read_text(encoding="utf-8")
+    for base in Base:
+        if not base.grouped:
+            assert f"| `{base.label}` | {base.value} |" in document
+    assert f"| `int1` … `int8` | {Base.INT1.value} … {Base.INT8.value} |" in document
+    assert f"| `nf1` … `nf8` | {Base.NF1.value} … {Base.NF8.value} |" in document
+    example = form_of("nf4-channel-delta")
+    assert f"`{example.label}` is 19 + 64 + 128 = {example.code}." in document
+    for bits in (1, 2):
+        levels = ", ".join(f"`{value:08x}`" for value in normal_levels(bits).view(np.uint32))
+        assert f"| {bits} | {levels} |" in document
+    packed = pack_codes(np.array([1, 2, 3, 4, 5, 6, 7, 0], np.uint8), 3).hex(" ")
+    assert f"codes 1, 2, 3, 4, 5, 6, 7, 0 are `{packed}`." in document
