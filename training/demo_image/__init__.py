@@ -1,0 +1,1 @@
+"""The demo image model: its pictures, its training, its evaluation."""
