@@ -47,6 +47,7 @@ def test_the_device_side_never_names_a_heavy_library(path) -> None:
         ("cloud", ("export", "edge_runtime", "lambda_split.commands")),
         ("lambda_split/wire", ("export", "cloud", "edge_runtime", "lambda_split.partition")),
         ("lambda_split/partition", ("export", "cloud", "edge_runtime")),
+        ("lambda_split/diffusion", ("export", "cloud", "edge_runtime", "lambda_split.partition")),
     ],
 )
 def test_dependencies_point_one_way(folder, forbidden) -> None:

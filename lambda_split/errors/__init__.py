@@ -31,6 +31,7 @@
     │   ├── TensorMissing          a tensor that the wanted part needs is absent
     │   ├── TensorMismatch         a tensor has another shape than the config says
     │   ├── SplitImpossible        more layers asked for than the model has
+    │   ├── SchedulerUnsupported   its scheduler_config.json asks for what no solver does
     │   └── AdapterError           a LoRA adapter that cannot be merged
     ├── ExportError                checkpoint -> bundle
     │   ├── OutputExists           the output folder is there already
@@ -95,6 +96,7 @@ from lambda_split.errors.checkpoint import (
     CheckpointError,
     CheckpointInvalid,
     CheckpointNotFound,
+    SchedulerUnsupported,
     SplitImpossible,
     TensorMismatch,
     TensorMissing,
@@ -236,6 +238,7 @@ __all__ = [
     "RemoteError",
     "ReplicasMissing",
     "RequestError",
+    "SchedulerUnsupported",
     "SchemaUnsupported",
     "SequenceBroken",
     "ServerDraining",

@@ -11,6 +11,7 @@ __all__ = [
     "CheckpointError",
     "CheckpointInvalid",
     "CheckpointNotFound",
+    "SchedulerUnsupported",
     "SplitImpossible",
     "TensorMismatch",
     "TensorMissing",
@@ -116,6 +117,21 @@ class SplitImpossible(CheckpointError):
         return (
             f"cannot cut {self.head_layers} head and {self.tail_layers} tail layers from a model "
             f"of {self.layer_count} layers: both must be at least 0 and leave the trunk at least 1"
+        )
+
+
+@dataclass(eq=False)
+class SchedulerUnsupported(CheckpointError):
+    """The model's scheduler_config.json asks for something that no solver here does."""
+
+    field: str
+    found: str
+    supported: str
+
+    def __str__(self) -> str:
+        return (
+            f"the model's scheduler has {self.field} {self.found}, which is not supported: "
+            f"{self.supported}"
         )
 
 

@@ -1,0 +1,136 @@
+"""Scheduler configs of published models, as their ``scheduler_config.json`` has them."""
+
+_LATENT = {
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "num_train_timesteps": 1000,
+    "skip_prk_steps": True,
+    "steps_offset": 1,
+    "trained_betas": None,
+}
+
+SD_15 = {
+    **_LATENT,
+    "_class_name": "PNDMScheduler",
+    "_diffusers_version": "0.6.0",
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+}
+SD_21_V = {
+    **_LATENT,
+    "_class_name": "DDIMScheduler",
+    "_diffusers_version": "0.8.0",
+    "clip_sample": False,
+    "prediction_type": "v_prediction",
+    "set_alpha_to_one": False,
+}
+SDXL = {
+    **_LATENT,
+    "_class_name": "EulerDiscreteScheduler",
+    "_diffusers_version": "0.19.0.dev0",
+    "clip_sample": False,
+    "interpolation_type": "linear",
+    "prediction_type": "epsilon",
+    "sample_max_value": 1.0,
+    "set_alpha_to_one": False,
+    "timestep_spacing": "leading",
+    "use_karras_sigmas": False,
+}
+SDXL_TURBO = {
+    **_LATENT,
+    "_class_name": "EulerAncestralDiscreteScheduler",
+    "_diffusers_version": "0.24.0.dev0",
+    "clip_sample": False,
+    "interpolation_type": "linear",
+    "prediction_type": "epsilon",
+    "sample_max_value": 1.0,
+    "set_alpha_to_one": False,
+    "timestep_spacing": "trailing",
+}
+SD_TURBO = {
+    **_LATENT,
+    "_class_name": "EulerDiscreteScheduler",
+    "_diffusers_version": "0.24.0.dev0",
+    "clip_sample": False,
+    "interpolation_type": "linear",
+    "prediction_type": "epsilon",
+    "set_alpha_to_one": False,
+    "sigma_max": None,
+    "sigma_min": None,
+    "timestep_spacing": "trailing",
+    "timestep_type": "discrete",
+    "use_karras_sigmas": False,
+}
+LCM = {
+    "_class_name": "LCMScheduler",
+    "_diffusers_version": "0.24.0",
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "clip_sample": False,
+    "clip_sample_range": 1.0,
+    "dynamic_thresholding_ratio": 0.995,
+    "num_train_timesteps": 1000,
+    "original_inference_steps": 50,
+    "prediction_type": "epsilon",
+    "rescale_betas_zero_snr": False,
+    "sample_max_value": 1.0,
+    "set_alpha_to_one": True,
+    "steps_offset": 0,
+    "thresholding": False,
+    "timestep_scaling": 10.0,
+    "timestep_spacing": "leading",
+    "trained_betas": None,
+}
+# A continuous-time model with Karras sigmas between stated ends, far beyond those of its betas.
+SVD = {
+    **_LATENT,
+    "_class_name": "EulerDiscreteScheduler",
+    "_diffusers_version": "0.24.0.dev0",
+    "clip_sample": False,
+    "interpolation_type": "linear",
+    "prediction_type": "v_prediction",
+    "set_alpha_to_one": False,
+    "sigma_max": 700.0,
+    "sigma_min": 0.002,
+    "timestep_spacing": "leading",
+    "timestep_type": "continuous",
+    "use_karras_sigmas": True,
+}
+# Its file holds minus infinity, which JSON does not have.
+PIXART = {
+    "_class_name": "DPMSolverMultistepScheduler",
+    "_diffusers_version": "0.22.0.dev0",
+    "algorithm_type": "dpmsolver++",
+    "beta_end": 0.02,
+    "beta_schedule": "linear",
+    "beta_start": 0.0001,
+    "dynamic_thresholding_ratio": 0.995,
+    "euler_at_final": False,
+    "lambda_min_clipped": float("-inf"),
+    "lower_order_final": True,
+    "num_train_timesteps": 1000,
+    "prediction_type": "epsilon",
+    "sample_max_value": 1.0,
+    "solver_order": 2,
+    "solver_type": "midpoint",
+    "steps_offset": 0,
+    "thresholding": False,
+    "timestep_spacing": "linspace",
+    "trained_betas": None,
+    "use_karras_sigmas": False,
+    "use_lu_lambdas": False,
+    "variance_type": None,
+}
+
+PUBLISHED = {
+    "sd15": SD_15,
+    "sd21-v": SD_21_V,
+    "sdxl": SDXL,
+    "sdxl-turbo": SDXL_TURBO,
+    "sd-turbo": SD_TURBO,
+    "lcm": LCM,
+    "svd": SVD,
+    "pixart": PIXART,
+}
