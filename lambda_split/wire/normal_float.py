@@ -56,7 +56,9 @@ def normal_levels(bits: int) -> Floats:
     normal, count = statistics.NormalDist(), 1 << bits
     upper = [normal.inv_cdf((i + 0.5) / count) for i in range(count // 2, count)]
     positive = (math.sqrt(3) * np.array(upper)).astype(np.float32)
-    return np.concatenate([-positive[::-1], positive])
+    levels = np.concatenate([-positive[::-1], positive])
+    levels.flags.writeable = False  # all callers share it
+    return levels
 
 
 def normal_values(parameters: Floats, codes: Codes, bits: int) -> Floats:
