@@ -136,6 +136,8 @@ def training_steps(wanted: Doubles, sigmas: _Floats) -> Doubles:
     known = log(sigmas).astype(np.float32).astype(np.float64)
     logs = log(wanted)
     low = np.clip(np.searchsorted(known, logs, side="right") - 1, 0, len(known) - 2)
-    share = np.clip((known[low] - logs) / (known[low] - known[low + 1]), 0.0, 1.0)
+    gap = known[low + 1] - known[low]
+    gap[gap == 0.0] = 1.0  # two sigmas that differ, with logarithms that do not any more
+    share = np.clip((logs - known[low]) / gap, 0.0, 1.0)
     result: Doubles = (1.0 - share) * low + share * (low + 1)
     return result

@@ -250,6 +250,7 @@ FIELDS = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.filterwarnings("error")  # no division by nothing on the way, either
 @given(FIELDS, st.sampled_from(SOLVER_NAMES), st.integers(1, 60))
 @settings(max_examples=500, deadline=None)
 def test_any_config_makes_a_solver_of_finite_weights_or_is_refused(fields, name, steps):
