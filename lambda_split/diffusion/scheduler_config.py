@@ -32,7 +32,8 @@ MAX_TRAIN_STEPS = 10_000
 _MAX_BYTES = 1024 * 1024
 _FILE = "scheduler_config.json"
 
-_Name = Annotated[str, Meta(max_length=64)]
+# ASCII, so that it can be written again: JSON may hold half a surrogate pair.
+_Name = Annotated[str, Meta(max_length=64, pattern=r"^[ -~]*\Z")]
 _TrainSteps = Annotated[int, Meta(ge=2, le=MAX_TRAIN_STEPS)]
 # A smaller one leaves 1 - beta at 1 in float32, a larger one leaves no signal in one step.
 _Beta = Annotated[float, Meta(ge=1e-7, le=0.999)]
@@ -180,8 +181,8 @@ def with_known_solver(config: SchedulerConfig) -> SchedulerConfig:
     """The config itself where there is a solver for it, or one with a solver that stands in.
 
     DDIM stands in for PNDM, which Stable Diffusion 1.x was published with: it takes the same steps
-    through the same noise schedule. PNDM runs its second step twice and remembers four outputs,
-    for no better picture. Whether there was a stand-in shows in the ``class_name`` of the two.
+    through the same noise schedule. (PNDM itself runs its second step twice and remembers four
+    outputs.) Whether there was a stand-in shows in the ``class_name`` of the two.
 
     Raises:
         SchedulerUnsupported: there is no such solver; another one can be chosen.

@@ -86,6 +86,7 @@ def test_what_is_no_config_is_refused(data):
         ("use_karras_sigmas", 1),
         ("prediction_type", 3),
         ("prediction_type", "x" * 65),
+        ("solver_type", "\ud800"),
     ],
 )
 def test_absurd_values_are_refused_while_reading(field, value):
