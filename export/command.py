@@ -1,12 +1,14 @@
 """Cut a model's head and tail out of a checkpoint and write them as a bundle for devices.
 
-The head (embedding, first layers) and the tail (last layers, LM head) become ONNX graphs; with
-the tokenizer and a manifest they are the one folder that a device needs. Of a sharded checkpoint
-only the shards that hold these layers are read. Before the bundle appears, the written graphs are
-run and compared with PyTorch.
+Of a language model the head (embedding, first layers) and the tail (last layers, LM head) become
+ONNX graphs, of a text-to-image pipeline the text encoders and the VAE decoder; with tokenizers and
+a manifest they are the one folder that a device needs. Of a sharded checkpoint only the shards that
+hold these parts are read. Before the bundle appears, the written graphs are run and compared with
+PyTorch.
 
 Examples:
   lambda-split export demo --out bundle
+  lambda-split export demo-image --out pictures
   lambda-split export meta-llama/Llama-3.2-1B-Instruct --out bundle --weights int8
   lambda-split export ./my-model --out bundle --head-layers 4 --tail-layers 4 --lora ./adapter
 
@@ -18,13 +20,26 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from export import ExportSettings, QuietProgress, export_bundle, progress_on_stderr
+from export import (
+    ExportSettings,
+    ImageExportSettings,
+    Progress,
+    QuietProgress,
+    export_bundle,
+    export_image_bundle,
+    is_pipeline,
+    progress_on_stderr,
+)
+from export.images.settings import DEFAULT_CALIBRATION_STEPS, DEFAULT_IMAGE_WEIGHTS
 from export.settings import AttentionChoice
 from lambda_split.arguments import non_negative, positive
 from lambda_split.bundle import Manifest, WeightFormat
+from lambda_split.errors import UsageError
+from lambda_split.image_bundle import ImageManifest, ImageWeights
 from lambda_split.split import Split
 
 __all__ = ["add_arguments", "run"]
@@ -35,7 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model",
         metavar="MODEL",
-        help="a local folder with safetensors, a Hugging Face id, or 'demo' for the shipped model",
+        help="a local folder with safetensors, a Hugging Face id, or a shipped model: 'demo' for "
+        "text, 'demo-image' for pictures",
     )
     parser.add_argument(
         "--out", metavar="DIR", type=Path, required=True, help="the bundle's folder, to be made"
@@ -59,9 +75,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights",
         choices=get_args(WeightFormat),
-        default="int4",
-        help="how weights are stored: int4 is smallest and fastest, int8 is nearly exact, fp16 and "
-        "fp32 compute in float32 (default: %(default)s)",
+        help="how weights are stored: int4 is smallest and fastest, for text only, int8 is nearly "
+        f"exact, fp16 and fp32 compute in float32 (default: int4, or {DEFAULT_IMAGE_WEIGHTS} for "
+        "pictures)",
     )
     parser.add_argument(
         "--attention",
@@ -70,6 +86,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="shared-kv appends to one cache in place (onnxruntime's own operator); concat-kv uses "
         "standard ONNX operators, for other runtimes; auto takes shared-kv where it can "
         "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--vae",
+        metavar="full|tiny|MODEL",
+        default="full",
+        help="for pictures: the pipeline's own decoder, a light one for the same latents "
+        "(AutoencoderTiny), or the folder or Hugging Face id of another (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--calibrate-steps",
+        metavar="N",
+        type=non_negative,
+        default=DEFAULT_CALIBRATION_STEPS,
+        help="for an int8 decoder: denoising steps of the few pictures that its ranges come from; "
+        "the pipeline itself makes them, so this reads its UNet once; 0 takes artificial latents "
+        "and does not (default: %(default)s)",
     )
     parser.add_argument(
         "--lora",
@@ -102,18 +134,39 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         LambdaSplitError: as :func:`export.export_bundle`.
     """
+    progress = QuietProgress() if args.quiet else progress_on_stderr()
+    if is_pipeline(args.model, args.revision):
+        return _export_pictures(args, progress)
     settings = ExportSettings(
         split=Split(args.head_layers, args.tail_layers),
-        weights=args.weights,
+        weights=args.weights or ExportSettings.weights,
         attention=args.attention,
         lora=tuple(args.lora),
         revision=args.revision,
         max_positions=args.max_positions,
         overwrite=args.overwrite,
     )
-    progress = QuietProgress() if args.quiet else progress_on_stderr()
     manifest = export_bundle(args.model, args.out, settings, progress=progress)
     sys.stdout.write(_summary(args.out, manifest) + _next_step(args.model, settings))
+    return 0
+
+
+def _export_pictures(args: argparse.Namespace, progress: Progress) -> int:
+    weights = args.weights or DEFAULT_IMAGE_WEIGHTS
+    if weights not in get_args(ImageWeights):
+        formats = ", ".join(get_args(ImageWeights))
+        raise UsageError(f"a text-to-image bundle has no {weights} weights, but {formats}")
+    settings = ImageExportSettings(
+        weights=weights,
+        vae=args.vae,
+        calibration_steps=args.calibrate_steps,
+        lora=tuple(args.lora),
+        revision=args.revision,
+        overwrite=args.overwrite,
+    )
+    manifest = export_image_bundle(args.model, args.out, settings, progress=progress)
+    command = _serve_command(args.model, settings.lora, settings.revision)
+    sys.stdout.write(_image_summary(args.out, manifest) + command)
     return 0
 
 
@@ -133,21 +186,50 @@ def _summary(out: Path, manifest: Manifest) -> str:
             f"{found.head_relative_error:.2g}, KL divergence {found.kl_divergence:.2g} nats, same "
             f"most likely token at {found.top1_agreement:.1%}"
         )
+    return _lines(out, facts)
+
+
+def _image_summary(out: Path, manifest: ImageManifest) -> str:
+    size = sum(entry.size for entry in manifest.files.values()) / 1e6
+    weights = manifest.graphs[manifest.vae.graph].weights
+    latents = manifest.latents
+    facts = {
+        "model": ", with ".join([manifest.model.id, *manifest.model.lora]),
+        "size": f"{size:.1f} MB, {weights} weights",
+        "split": f"{manifest.split}: {len(manifest.encoders)} text encoders and a "
+        f"{manifest.vae.kind} decoder on the device",
+        "pictures": f"{latents.width} × {latents.height} unless told otherwise",
+    }
+    if (found := manifest.verification) is not None:
+        cosine = min(encoder.cosine for encoder in found.encoders.values())
+        facts["verified"] = (
+            f"against PyTorch on {found.prompts} prompts and {found.pictures} pictures: cosine of "
+            f"the encoders {cosine:.6f}, PSNR of the decoder {found.vae.psnr:.1f} dB"
+        )
+    return _lines(out, facts)
+
+
+def _lines(out: Path, facts: dict[str, str]) -> str:
     lines = [f"wrote {out}", *(f"  {name:<10}{fact}" for name, fact in facts.items())]
     return "\n".join(lines) + "\n"
 
 
 def _next_step(model: str, settings: ExportSettings) -> str:
-    split = settings.split
-    command = ["lambda-split", "serve", model]
-    for option, layers in (
-        ("--head-layers", split.head_layers),
-        ("--tail-layers", split.tail_layers),
-    ):
-        if layers != 1:  # serve's default
-            command += [option, str(layers)]
-    for adapter in settings.lora:
+    layers = {
+        "--head-layers": settings.split.head_layers,
+        "--tail-layers": settings.split.tail_layers,
+    }
+    # 1 is serve's default
+    options = [text for name, count in layers.items() if count != 1 for text in (name, str(count))]
+    return _serve_command(model, settings.lora, settings.revision, options)
+
+
+def _serve_command(
+    model: str, lora: Sequence[str], revision: str | None, options: Sequence[str] = ()
+) -> str:
+    command = ["lambda-split", "serve", model, *options]
+    for adapter in lora:
         command += ["--lora", adapter]
-    if settings.revision is not None:
-        command += ["--revision", settings.revision]
+    if revision is not None:
+        command += ["--revision", revision]
     return f"serve its trunk with: {shlex.join(command)}\n"

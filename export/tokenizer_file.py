@@ -13,7 +13,7 @@ from lambda_split.errors import CheckpointInvalid
 from lambda_split.partition import Checkpoint
 from lambda_split.partition.files import read_bounded
 
-__all__ = ["TOKENIZER", "TokenizerFile", "read_tokenizer"]
+__all__ = ["TOKENIZER", "TokenizerFile", "library_errors", "read_tokenizer"]
 
 TOKENIZER = "tokenizer.json"
 _MAX_BYTES = 256 * 1024 * 1024  # what a device reads; a vocabulary of 262k tokens takes 33 MB
@@ -41,7 +41,7 @@ class TokenizerFile:
         Raises:
             CheckpointInvalid: the tokenizer fails, which some malformed ones do only now.
         """
-        with _library_errors(self.source):
+        with library_errors(self.source):
             ids: list[int] = self.tokenizer.encode(text).ids
         return ids
 
@@ -55,7 +55,7 @@ def read_tokenizer(checkpoint: Checkpoint) -> TokenizerFile:
     path = checkpoint.text_file(TOKENIZER)
     if path is not None:
         raw = read_bounded(path, max_bytes=_MAX_BYTES)
-        with _library_errors(str(path)):
+        with library_errors(str(path)):
             return TokenizerFile(str(path), raw, Tokenizer.from_str(raw.decode("utf-8")))
     slow = next(filter(None, map(checkpoint.text_file, _SLOW_FILES)), None)
     if slow is None:
@@ -64,14 +64,14 @@ def read_tokenizer(checkpoint: Checkpoint) -> TokenizerFile:
     for name in ("tokenizer_config.json", "special_tokens_map.json", "merges.txt"):
         checkpoint.text_file(name)
     backend = _convert(slow)
-    with _library_errors(str(slow)):
+    with library_errors(str(slow)):
         return TokenizerFile(str(slow), backend.to_str().encode(), backend)
 
 
 def _convert(slow: Path) -> Tokenizer:
     from transformers import AutoTokenizer
 
-    with _library_errors(str(slow)):
+    with library_errors(str(slow)):
         converted = AutoTokenizer.from_pretrained(
             slow.parent,
             local_files_only=True,
@@ -84,9 +84,10 @@ def _convert(slow: Path) -> Tokenizer:
 
 
 @contextmanager
-def _library_errors(source: str) -> Iterator[None]:
-    # The library raises bare Exception; where its Rust code panics, a PanicException, which is no
-    # Exception and which no module exports.
+def library_errors(source: str) -> Iterator[None]:
+    """Within, what the tokenizers library raises is an error of the file ``source``."""
+    # It raises bare Exception; where its Rust code panics, a PanicException, which is no Exception
+    # and which no module exports.
     try:
         yield
     except BaseException as error:

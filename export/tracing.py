@@ -22,7 +22,7 @@ from lambda_split import __version__
 from lambda_split.bundle import KVGeometry
 from lambda_split.partition import Head, LayerStack, Masks, Tail
 
-__all__ = ["OPSET", "TracedGraph", "trace_head", "trace_tail"]
+__all__ = ["OPSET", "TracedGraph", "quiet_exporter", "tidy", "trace_head", "trace_tail"]
 
 # What the exporter translates to by itself; later ones are conversions of it, and every runtime of
 # the last years reads this one.
@@ -150,7 +150,7 @@ def _trace(
     # The order of the modules' arguments: the first input, start, other inputs, past.
     names = [first, "start", *others, *(f"past.{part}" for part in parts)]
     outputs = [result, *(f"present.{part}" for part in parts)]
-    with _quiet_exporter():
+    with quiet_exporter():
         program = torch.onnx.export(
             module.eval(),
             (
@@ -173,7 +173,7 @@ def _trace(
         )
     if program is None:  # only where a file name was given
         raise RuntimeError("the exporter returned no program")
-    _tidy(program.model)
+    tidy(program.model)
     return TracedGraph(
         program.model,
         {name: name for name in names},
@@ -181,9 +181,12 @@ def _trace(
     )
 
 
-def _tidy(model: ir.Model) -> None:
-    # The exporter notes source lines and module paths at each node and value: they say nothing to a
-    # runtime, and would tell the exporting machine's folders to whoever gets the bundle.
+def tidy(model: ir.Model) -> None:
+    """Remove the source lines and module paths that the exporter notes at each node and value.
+
+    They say nothing to a runtime, and would tell the exporting machine's folders to whoever gets
+    the bundle.
+    """
     model.producer_name = "lambda-split"
     model.producer_version = __version__
     model.metadata_props.clear()
@@ -205,8 +208,8 @@ def _forget(value: ir.Value) -> None:
 
 
 @contextmanager
-def _quiet_exporter() -> Iterator[None]:
-    # The exporter warns about optional packages, and that axes of one name are one axis: meant.
+def quiet_exporter() -> Iterator[None]:
+    """Within, the exporter is silent on optional packages, and on axes of one name: meant."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

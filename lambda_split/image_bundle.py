@@ -25,7 +25,9 @@ import pathlib
 from typing import Annotated, Literal
 
 import msgspec
+import numpy as np
 from msgspec import Meta
+from numpy.typing import NDArray
 
 from lambda_split.bundle import ModelSource
 from lambda_split.bundle_files import (
@@ -41,7 +43,6 @@ from lambda_split.bundle_files import (
 from lambda_split.errors import BundleFileMissing, ManifestInvalid
 
 __all__ = [
-    "IMAGE_KIND",
     "Conditioning",
     "DecoderVerification",
     "EncoderVerification",
@@ -59,7 +60,8 @@ __all__ = [
     "write_image_manifest",
 ]
 
-IMAGE_KIND = "text-to-image"
+Floats = NDArray[np.float32]
+
 ImageSplit = Literal["whole", "deep"]
 ImageWeights = Literal["fp32", "fp16", "int8"]
 _Factor = Annotated[float, Meta(ge=-1e6, le=1e6)]
@@ -130,8 +132,8 @@ class Conditioning(msgspec.Struct, frozen=True, kw_only=True):
         width: Of the joined hidden states: the sum of the encoders' widths.
         pooled_width: Of the pooled embedding; None if it takes none.
         time_ids: Whether it takes the picture's sizes and crop.
-        force_zeros_for_empty_prompt: An empty negative prompt is all zeros, hidden and pooled,
-            not an encoded empty text.
+        force_zeros_for_empty_prompt: Where no negative prompt is given, the negative
+            conditioning is all zeros, hidden and pooled, not an encoded empty text.
         guidance_embedding: Width of the embedded guidance scale of distilled models, which need
             one pass a step instead of two; None if it takes none.
     """
@@ -161,6 +163,15 @@ class Vae(msgspec.Struct, frozen=True, kw_only=True):
     shift_factor: _Factor = 0.0
     latents_mean: tuple[_Factor, ...] | None = None
     latents_std: tuple[_Positive, ...] | None = None
+
+    def decoder_input(self, latents: Floats) -> Floats:
+        """Latents as the solver has them, scaled for the decoder; float32 (B, C, h, w) both."""
+        if self.latents_mean is not None and self.latents_std is not None:
+            mean = np.array(self.latents_mean, np.float32).reshape(1, -1, 1, 1)  # C -> (1, C, 1, 1)
+            deviation = np.array(self.latents_std, np.float32).reshape(1, -1, 1, 1)
+            return latents * deviation / np.float32(self.scaling_factor) + mean
+        scaled = latents / np.float32(self.scaling_factor)
+        return scaled + np.float32(self.shift_factor) if self.shift_factor else scaled
 
 
 class SchedulerFile(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,6 +6,7 @@ import json
 import pathlib
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 
 from lambda_split.bundle import MANIFEST_NAME, ModelSource, describe_files, load_bundle
@@ -190,6 +191,24 @@ def test_statistics_of_the_latents(folder) -> None:
 
     _edit(folder, change)
     assert load_image_bundle(folder).manifest.vae.latents_mean == (0.0, 1.0, -2.0, 3.0)
+
+
+def test_latents_are_scaled_for_the_decoder() -> None:
+    latents = np.arange(24, dtype=np.float32).reshape(1, 4, 2, 3)
+    vae = Vae(graph="vae_decoder", kind="full", scaling_factor=0.5)
+    assert np.array_equal(vae.decoder_input(latents), latents * 2)
+    vae = Vae(graph="vae_decoder", kind="full", scaling_factor=0.5, shift_factor=0.25)
+    assert np.array_equal(vae.decoder_input(latents), latents * 2 + 0.25)
+    vae = Vae(
+        graph="vae_decoder",
+        kind="full",
+        scaling_factor=2,
+        latents_mean=(1, 2, 3, 4),
+        latents_std=(4, 3, 2, 1),
+    )
+    found = vae.decoder_input(latents)
+    assert found.dtype == np.float32
+    assert np.array_equal(found[:, 1], latents[:, 1] * 1.5 + 2)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from lambda_split.cli import main
 def test_a_bundle_is_written_and_described(checkpoint_folder, tmp_path, capsys) -> None:
     out = tmp_path / "bundle"
     folder = checkpoint_folder("gpt2")
+    capsys.readouterr()  # the library shows a bar when it saves
     arguments = ["export", str(folder), "--out", str(out), "--tail-layers", "0"]
     assert main([*arguments, "--head-layers", "0", "--weights", "int8"]) == 0
     captured = capsys.readouterr()

@@ -1,22 +1,19 @@
 """How a text-to-image pipeline is cut: the denoiser for the cloud, the rest for the device."""
 
 from lambda_split.partition.pipelines.components import Component, PipelineIndex
-from lambda_split.partition.pipelines.configs import UNetFacts
+from lambda_split.partition.pipelines.configs import UNetFacts, vae_scale_factor
 from lambda_split.partition.pipelines.loading import (
     load_text_encoder,
     load_text_encoders,
     load_unet,
     load_vae,
 )
-from lambda_split.partition.pipelines.pipeline import (
-    DEMO_IMAGE,
-    Pipeline,
-    is_pipeline,
-    open_pipeline,
-)
+from lambda_split.partition.pipelines.pipeline import Pipeline, open_pipeline
+from lambda_split.partition.sources import DEMO_IMAGE, MODEL_INDEX, is_pipeline
 
 __all__ = [
     "DEMO_IMAGE",
+    "MODEL_INDEX",
     "Component",
     "Pipeline",
     "PipelineIndex",
@@ -27,4 +24,5 @@ __all__ = [
     "load_unet",
     "load_vae",
     "open_pipeline",
+    "vae_scale_factor",
 ]

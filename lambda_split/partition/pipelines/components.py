@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 
 from lambda_split.errors import CheckpointInvalid, UnsupportedFamily
 from lambda_split.partition.files import ModelFiles, read_json_object
+from lambda_split.partition.sources import MODEL_INDEX
 
 __all__ = [
-    "MODEL_INDEX",
     "Component",
     "PipelineIndex",
     "read_component",
@@ -22,7 +22,6 @@ __all__ = [
     "unsupported",
 ]
 
-MODEL_INDEX = "model_index.json"
 _MAX_BYTES = 1024 * 1024
 _FAMILIES = {
     "StableDiffusionPipeline": "stable-diffusion",
@@ -30,13 +29,16 @@ _FAMILIES = {
     "StableDiffusionXLPipeline": "stable-diffusion-xl",
 }
 _HINT = "describe its pipeline in lambda_split/partition/pipelines/components.py"
-# For each part the classes that can be cut; others than these parts are not read.
+# For each part the classes that can be cut; what is not listed is not read.
 _CLASSES = {
     "unet": ("UNet2DConditionModel",),
     "vae": ("AutoencoderKL", "AutoencoderTiny"),
-    "text_encoder": ("CLIPTextModel", "CLIPTextModelWithProjection"),
-    "text_encoder_2": ("CLIPTextModel", "CLIPTextModelWithProjection"),
+    "text_encoder": ("CLIPTextModel",),
     "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
+}
+# What SDXL has beside.
+_XL_CLASSES = {
+    "text_encoder_2": ("CLIPTextModelWithProjection",),
     "tokenizer_2": ("CLIPTokenizer", "CLIPTokenizerFast"),
 }
 
@@ -70,7 +72,7 @@ class PipelineIndex:
 
     Attributes:
         family: ``stable-diffusion`` or ``stable-diffusion-xl``.
-        classes: Of each part that is known and present.
+        classes: Of each part, by its folder.
         scheduler: The scheduler's class.
         force_zeros_for_empty_prompt: Without a negative prompt its embedding is all zeros.
     """
@@ -106,32 +108,23 @@ def read_index(files: ModelFiles) -> PipelineIndex:
     family = _FAMILIES.get(name)
     if family is None:
         raise unsupported(name)
+    xl = family == "stable-diffusion-xl"
     classes: dict[str, str] = {}
-    for part, known in _CLASSES.items():
-        found = _class_of(str(path), part, raw.get(part))
-        if found is None:
-            continue
-        if found not in known:
-            raise unsupported(name, f"its {part} is a {found}")
-        classes[part] = found
+    for part, known in (_CLASSES | (_XL_CLASSES if xl else {})).items():
+        classes[part] = _class_of(str(path), part, raw.get(part))
+        if classes[part] not in known:
+            raise unsupported(name, f"its {part} is a {classes[part]}")
     scheduler = _class_of(str(path), "scheduler", raw.get("scheduler"))
-    needed = {"unet", "vae", "text_encoder", "tokenizer"}
-    if family == "stable-diffusion-xl":
-        needed |= {"text_encoder_2", "tokenizer_2"}
-    missing = sorted(needed - classes.keys())
-    if missing or scheduler is None:
-        raise CheckpointInvalid(str(path), f"it has no {(missing or ['scheduler'])[0]}")
-    zeros = raw.get("force_zeros_for_empty_prompt", family == "stable-diffusion-xl")
+    zeros = raw.get("force_zeros_for_empty_prompt", xl)
     return PipelineIndex(family, classes, scheduler, zeros is True)
 
 
-def _class_of(path: str, part: str, entry: object) -> str | None:
-    # [library, class]; a part that was left out is [null, null] or absent.
-    if entry is None or entry == [None, None]:
-        return None
+def _class_of(path: str, part: str, entry: object) -> str:
     match entry:
         case [str(), str(name)]:
             return name
+        case None | [None, None]:
+            raise CheckpointInvalid(path, f"it has no {part}")
     raise CheckpointInvalid(path, f"{part} is not a library and a class")
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from lambda_split.errors import CheckpointInvalid
 from lambda_split.partition.pipelines.components import Component, unsupported
 
-__all__ = ["UNetFacts", "check_text_encoder", "check_vae", "unet_facts"]
+__all__ = ["UNetFacts", "check_text_encoder", "unet_facts", "vae_scale_factor"]
 
 _MAX_BLOCKS = 16
 _MAX_LAYERS = 128
@@ -210,11 +210,8 @@ def check_text_encoder(component: Component) -> None:
         raise reader.refuse("hidden_size", f"a multiple of {heads} attention heads")
 
 
-def check_vae(component: Component) -> int:
-    """Check a VAE's config.
-
-    Returns:
-        The picture's pixels along a side for each latent.
+def vae_scale_factor(component: Component) -> int:
+    """Check a VAE's config, and say how many pixels a latent stands for, along each side.
 
     Raises:
         CheckpointInvalid: a number is missing or beyond every model.

@@ -36,6 +36,7 @@ def load_unet(
     *,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
+    half: bool | None = None,
 ) -> nn.Module:
     """The denoiser, diffusers' ``UNet2DConditionModel``, adapters merged.
 
@@ -43,8 +44,10 @@ def load_unet(
 
     Args:
         pipeline: The pipeline.
-        dtype: Of its weights; in half precision the weights stored so are read, if there are any.
+        dtype: Of its weights.
         device: Where they go.
+        half: Read the weights stored in half precision, if there are any; by default if ``dtype``
+            is of 16 bits.
 
     Raises:
         TensorMissing: the files lack some tensors.
@@ -55,7 +58,8 @@ def load_unet(
     component = pipeline.unet
     with building(component.file("config.json")), torch.device("meta"):
         unet = _from_config(UNet2DConditionModel, component)
-    _fill(unet, component, {"": unet}, dtype=dtype, device=device, half=dtype in _HALF)
+    stored_half = dtype in _HALF if half is None else half
+    _fill(unet, component, {"": unet}, dtype=dtype, device=device, half=stored_half)
     return unet
 
 

@@ -8,17 +8,15 @@ else; export reads text encoders, tokenizers, scheduler and VAE, and not the UNe
 from __future__ import annotations
 
 import hashlib
-import pathlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 
 from lambda_split.errors import CheckpointNotFound, UsageError
-from lambda_split.partition.files import LocalFolder, ModelFiles
+from lambda_split.partition.files import ModelFiles
 from lambda_split.partition.fingerprint import choose_witnesses, fingerprint
 from lambda_split.partition.pipelines.components import (
-    MODEL_INDEX,
     Component,
     PipelineIndex,
     read_component,
@@ -27,16 +25,14 @@ from lambda_split.partition.pipelines.components import (
 from lambda_split.partition.pipelines.configs import (
     UNetFacts,
     check_text_encoder,
-    check_vae,
     unet_facts,
+    vae_scale_factor,
 )
 from lambda_split.partition.pipelines.weights import find_shards, shards_here, tensor_names
-from lambda_split.partition.sources import open_files
+from lambda_split.partition.sources import MODEL_INDEX, open_files, open_pipeline_files
 
-__all__ = ["DEMO_IMAGE", "Pipeline", "is_pipeline", "open_pipeline"]
+__all__ = ["Pipeline", "open_pipeline"]
 
-DEMO_IMAGE = "demo-image"
-_DEMO_FOLDER = pathlib.Path(__file__).parents[2] / "demo_models" / "image"
 _TINY_VAES = {
     "stable-diffusion": "madebyollin/taesd",
     "stable-diffusion-xl": "madebyollin/taesdxl",
@@ -107,7 +103,7 @@ class Pipeline:
             UsageError: it is for other latents.
         """
         component = self._find_vae(choice)
-        check_vae(component)
+        vae_scale_factor(component)
         channels = component.config.get("latent_channels", 4)
         if channels != self.facts.latent_channels:
             reason = f"the VAE is for latents of {channels} channels, not"
@@ -165,29 +161,6 @@ def _other_vae(files: ModelFiles) -> Component:
     return Component("vae", str(name), files, "", component.config)
 
 
-def _open(model: str, revision: str | None) -> ModelFiles:
-    if model == DEMO_IMAGE:
-        return LocalFolder(DEMO_IMAGE, LocalFolder.open(_DEMO_FOLDER).path)
-    return open_files(model, revision, MODEL_INDEX)
-
-
-def is_pipeline(model: str, revision: str | None = None) -> bool:
-    """Whether a model is a pipeline, and not a language model; never raises for what it is not.
-
-    Args:
-        model: A local folder, a Hugging Face id, or ``demo-image`` for the shipped one.
-        revision: Branch, tag or commit, for a Hub id.
-    """
-    if model == DEMO_IMAGE:
-        return True
-    if "/" not in model and not pathlib.Path(model).is_dir():
-        return False  # pipelines on the Hub have an owner: no need to ask
-    try:
-        return open_files(model, revision, MODEL_INDEX).find(MODEL_INDEX) is not None
-    except CheckpointNotFound:
-        return False  # whoever opens it as something else will say what is wrong
-
-
 def open_pipeline(model: str, revision: str | None = None, lora: Sequence[str] = ()) -> Pipeline:
     """Open a pipeline for cutting.
 
@@ -203,7 +176,7 @@ def open_pipeline(model: str, revision: str | None = None, lora: Sequence[str] =
         UnsupportedFamily: the pipeline, or its UNet, cannot be cut.
         AdapterError: an adapter cannot be merged.
     """
-    files = _open(model, revision)
+    files = open_pipeline_files(model, revision)
     if files.find(MODEL_INDEX) is None:
         raise CheckpointNotFound(model, f"the folder has no {MODEL_INDEX}")
     index = read_index(files)

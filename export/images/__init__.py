@@ -1,0 +1,1 @@
+"""Pipeline -> bundle: trace text encoders and VAE decoder, quantize, verify against diffusers."""
