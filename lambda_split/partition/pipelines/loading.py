@@ -16,6 +16,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from lambda_split.partition.materialize import building, fill
 from lambda_split.partition.pipelines.components import Component
+from lambda_split.partition.pipelines.lora import merge_lora
 from lambda_split.partition.pipelines.pipeline import Pipeline
 from lambda_split.partition.pipelines.weights import find_shards
 from lambda_split.partition.tensors import Shards
@@ -54,12 +55,14 @@ def load_unet(
         TensorMismatch: one has another shape than the config says, or is not floating-point.
         CheckpointInvalid: the library cannot build it, or a file is missing or malformed.
         UnsafeWeights: there are pickled weights only.
+        AdapterError: an adapter was made for another model.
     """
     component = pipeline.unet
     with building(component.file("config.json")), torch.device("meta"):
         unet = _from_config(UNet2DConditionModel, component)
     stored_half = dtype in _HALF if half is None else half
     _fill(unet, component, {"": unet}, dtype=dtype, device=device, half=stored_half)
+    _merge(pipeline, component.name, unet)
     return unet
 
 
@@ -96,6 +99,7 @@ def load_text_encoder(
         if isinstance(getattr(module, "position_ids", None), torch.Tensor):
             count = config.max_position_embeddings
             module.position_ids = torch.arange(count, device=device)[None, :]  # (1, count)
+    _merge(pipeline, name, encoder)
     return encoder
 
 
@@ -145,6 +149,11 @@ def load_vae(
     module: nn.Module = vae
     _fill(module, component, parts, dtype=dtype, device=device, half=half)
     return module
+
+
+def _merge(pipeline: Pipeline, part: str, module: nn.Module) -> None:
+    for adapter in pipeline.adapters:
+        merge_lora(adapter, part, module, family=pipeline.family)
 
 
 def _from_config(model_class: Any, component: Component) -> nn.Module:  # noqa: ANN401 - its bases are untyped

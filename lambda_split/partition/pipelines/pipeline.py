@@ -28,6 +28,7 @@ from lambda_split.partition.pipelines.configs import (
     unet_facts,
     vae_scale_factor,
 )
+from lambda_split.partition.pipelines.lora import PipelineLora, open_lora
 from lambda_split.partition.pipelines.weights import find_shards, shards_here, tensor_names
 from lambda_split.partition.sources import MODEL_INDEX, open_files, open_pipeline_files
 
@@ -56,6 +57,7 @@ class Pipeline:
             adapters; the same whatever the scheduler, and in half precision.
         lora: Names of the merged adapters, in order.
         files: Where its files come from.
+        adapters: What is merged into parts when they are loaded, in order.
     """
 
     id: str
@@ -67,6 +69,7 @@ class Pipeline:
     fingerprint: str
     lora: tuple[str, ...]
     files: ModelFiles = field(repr=False)
+    adapters: tuple[PipelineLora, ...] = field(repr=False)
 
     @property
     def family(self) -> str:
@@ -167,14 +170,15 @@ def open_pipeline(model: str, revision: str | None = None, lora: Sequence[str] =
     Args:
         model: A local folder, a Hugging Face id, or ``demo-image`` for the shipped one.
         revision: Branch, tag or commit, for a Hub id.
-        lora: Folders or Hub ids of LoRA adapters to merge, in order.
+        lora: Folders or Hub ids of LoRA adapters to merge, or their files, in order.
 
     Raises:
         CheckpointNotFound: there is no such folder, and the Hub has or gives no such model.
         CheckpointInvalid: a config, index or header is malformed.
         UnsafeWeights: the UNet has pickled weights only.
         UnsupportedFamily: the pipeline, or its UNet, cannot be cut.
-        AdapterError: an adapter cannot be merged.
+        AdapterError: an adapter cannot be read.
+        MissingExtra: there are adapters, and peft is not installed.
     """
     files = open_pipeline_files(model, revision)
     if files.find(MODEL_INDEX) is None:
@@ -183,6 +187,7 @@ def open_pipeline(model: str, revision: str | None = None, lora: Sequence[str] =
     unet = read_component(files, "unet", index.classes["unet"], "unet")
     facts = unet_facts(unet)
     names = tensor_names(unet)
+    adapters = tuple(open_lora(adapter) for adapter in lora)
     return Pipeline(
         id=files.id,
         revision=files.revision,
@@ -190,7 +195,8 @@ def open_pipeline(model: str, revision: str | None = None, lora: Sequence[str] =
         facts=facts,
         unet=unet,
         tensor_names=names,
-        fingerprint=fingerprint(dict(unet.config), names, []),
-        lora=tuple(lora),
+        fingerprint=fingerprint(dict(unet.config), names, [one.digest for one in adapters]),
+        lora=tuple(one.name for one in adapters),
         files=files,
+        adapters=adapters,
     )
