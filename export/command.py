@@ -20,7 +20,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -43,6 +43,10 @@ from lambda_split.image_bundle import ImageManifest, ImageWeights
 from lambda_split.split import Split
 
 __all__ = ["add_arguments", "run"]
+
+# What says something about the other kind of model only, and its defaults.
+_TEXT_ONLY = {"head_layers": 1, "tail_layers": 1, "attention": "auto", "max_positions": None}
+_PICTURES_ONLY = {"vae": "full", "calibrate_steps": DEFAULT_CALIBRATION_STEPS}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -136,7 +140,9 @@ def run(args: argparse.Namespace) -> int:
     """
     progress = QuietProgress() if args.quiet else progress_on_stderr()
     if is_pipeline(args.model, args.revision):
+        _refuse(args, _TEXT_ONLY, "a text-to-image pipeline")
         return _export_pictures(args, progress)
+    _refuse(args, _PICTURES_ONLY, "a language model")
     settings = ExportSettings(
         split=Split(args.head_layers, args.tail_layers),
         weights=args.weights or ExportSettings.weights,
@@ -149,6 +155,12 @@ def run(args: argparse.Namespace) -> int:
     manifest = export_bundle(args.model, args.out, settings, progress=progress)
     sys.stdout.write(_summary(args.out, manifest) + _next_step(args.model, settings))
     return 0
+
+
+def _refuse(args: argparse.Namespace, options: Mapping[str, object], model: str) -> None:
+    for name, default in options.items():
+        if getattr(args, name) != default:
+            raise UsageError(f"--{name.replace('_', '-')} says nothing about {model}")
 
 
 def _export_pictures(args: argparse.Namespace, progress: Progress) -> int:
