@@ -43,6 +43,7 @@ from lambda_split.bundle_files import (
 from lambda_split.errors import BundleFileMissing, ManifestInvalid
 
 __all__ = [
+    "IMAGE_KIND",
     "Conditioning",
     "DecoderVerification",
     "EncoderVerification",
@@ -62,6 +63,7 @@ __all__ = [
 
 Floats = NDArray[np.float32]
 
+IMAGE_KIND = "text-to-image"
 ImageSplit = Literal["whole", "deep"]
 ImageWeights = Literal["fp32", "fp16", "int8"]
 _Factor = Annotated[float, Meta(ge=-1e6, le=1e6)]

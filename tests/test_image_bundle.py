@@ -11,6 +11,7 @@ import pytest
 
 from lambda_split.bundle import MANIFEST_NAME, ModelSource, describe_files, load_bundle
 from lambda_split.bundle_files import SCHEMA
+from lambda_split.cli import main
 from lambda_split.errors import (
     BundleFileAltered,
     BundleFileMissing,
@@ -133,6 +134,17 @@ def test_another_schema(folder, kind) -> None:
 def test_no_manifest(tmp_path) -> None:
     with pytest.raises(BundleNotFound):
         load_image_bundle(tmp_path)
+
+
+def test_inspect_shows_it(folder, capsys) -> None:
+    assert main(["inspect", str(folder)]) == 0
+    shown = capsys.readouterr().out
+    for words in ("stable-diffusion-xl", "128 × 64", "48 wide, pooled 24, time ids", "unaltered"):
+        assert words in shown
+    assert main(["inspect", str(folder), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["kind"] == "text-to-image"
+    (folder / "vae_decoder/model.onnx").write_bytes(b"decodes")
+    assert main(["inspect", str(folder)]) == 1
 
 
 def _set(*path_and_value: object) -> Callable[[dict], None]:
