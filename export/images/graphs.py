@@ -13,6 +13,7 @@ import onnx_ir as ir
 import torch
 from torch import nn
 
+from export.images.attention import attention_in_blocks
 from export.tracing import OPSET, quiet_exporter, tidy
 
 __all__ = ["TracedImageGraph", "encoder_outputs", "trace_decoder", "trace_encoder"]
@@ -103,13 +104,14 @@ def trace_decoder(vae: nn.Module, channels: int) -> TracedImageGraph:
         vae: The VAE.
         channels: Of its latents, which are scaled before they come here.
     """
-    model = _trace(
-        _DecoderGraph(vae),
-        torch.zeros(_BATCH, channels, _HEIGHT, _WIDTH),
-        "latent_sample",
-        {0: "batch", 2: "height", 3: "width"},
-        ("sample",),
-    )
+    with attention_in_blocks():
+        model = _trace(
+            _DecoderGraph(vae),
+            torch.zeros(_BATCH, channels, _HEIGHT, _WIDTH),
+            "latent_sample",
+            {0: "batch", 2: "height", 3: "width"},
+            ("sample",),
+        )
     return TracedImageGraph(model, {"latents": "latent_sample"}, {"picture": "sample"})
 
 
