@@ -11,6 +11,7 @@ from lambda_split.wire.messages import (
     Bye,
     ErrorMessage,
     Hello,
+    PictureHello,
     Welcome,
     message_type,
     parse_message,
@@ -29,6 +30,18 @@ HELLO = Hello(
     agent="a/1",
     replay_positions=7,
 )
+PICTURE_HELLO = PictureHello(
+    protocol=1,
+    fingerprint="00112233",
+    split="whole",
+    formats=("nf4-channel-delta", "fp32"),
+    latents=16384,
+    context=154,
+    steps=50,
+    witnesses={"w": "aabbccdd"},
+    agent="a/1",
+    resumed_step=7,
+)
 WELCOME = Welcome(
     session="s", codec="fp16", max_positions=128, max_chunk_tokens=512, max_in_flight=8, agent="b/2"
 )
@@ -39,6 +52,14 @@ LITERALS = {
             '{"type":"hello","protocol":1,"fingerprint":"00112233","head_layers":1,"tail_layers":2,'
             '"hidden_size":64,"codecs":["fp16","fp32"],"max_positions":128,'
             '"witnesses":{"w":"aabbccdd"},"agent":"a/1","replay_positions":7}'
+        ),
+    ),
+    "picture-hello": (
+        PICTURE_HELLO,
+        (
+            '{"type":"picture-hello","protocol":1,"fingerprint":"00112233","split":"whole",'
+            '"formats":["nf4-channel-delta","fp32"],"latents":16384,"context":154,"steps":50,'
+            '"witnesses":{"w":"aabbccdd"},"agent":"a/1","resumed_step":7}'
         ),
     ),
     "welcome": (
@@ -129,11 +150,45 @@ def test_words_in_any_script_stay_as_they_are():
 
 
 @pytest.mark.parametrize("field", ["fingerprint", "witness"])
-def test_a_digest_does_not_end_with_a_line_feed(field):
-    text = LITERALS["hello"][1]
+@pytest.mark.parametrize("name", ["hello", "picture-hello"])
+def test_a_digest_does_not_end_with_a_line_feed(name, field):
+    text = LITERALS[name][1]
     digest = "00112233" if field == "fingerprint" else "aabbccdd"
     with pytest.raises(MessageMalformed):
         parse_message(text.replace(digest, digest + r"\n"))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("split", "half"),
+        ("split", None),
+        ("formats", ["fp32"] * 65),
+        ("formats", ["x" * 33]),
+        ("formats", "fp32"),
+        ("latents", -1),
+        ("latents", 2**32),
+        ("context", 2**32),
+        ("steps", 1.5),
+        ("steps", True),
+        ("resumed_step", -1),
+        ("agent", "x" * 257),
+        ("fingerprint", "XX"),
+    ],
+)
+def test_fields_of_a_picture_hello_have_bounds(field, value):
+    facts = msgspec.json.decode(LITERALS["picture-hello"][1])
+    assert parse_message(msgspec.json.encode(facts)) == PICTURE_HELLO
+    with pytest.raises(MessageMalformed):
+        parse_message(msgspec.json.encode(facts | {field: value}))
+
+
+@pytest.mark.parametrize("field", ["split", "formats", "latents", "context", "steps"])
+def test_a_picture_hello_says_what_it_needs(field):
+    facts = msgspec.json.decode(LITERALS["picture-hello"][1])
+    del facts[field]
+    with pytest.raises(MessageMalformed):
+        parse_message(msgspec.json.encode(facts))
 
 
 U32 = st.integers(0, 2**32 - 1)
@@ -151,6 +206,18 @@ MESSAGES = st.one_of(
         max_positions=U32,
         witnesses=st.dictionaries(st.text("ab.", max_size=30), DIGEST, max_size=8),
         agent=SHORT,
+    ),
+    st.builds(
+        PictureHello,
+        protocol=U32,
+        fingerprint=DIGEST,
+        split=st.sampled_from(["whole", "deep"]),
+        formats=st.lists(st.text("nf4-delta", max_size=32), max_size=64).map(tuple),
+        latents=U32,
+        context=U32,
+        steps=U32,
+        agent=SHORT,
+        resumed_step=U32,
     ),
     st.builds(
         Welcome,
