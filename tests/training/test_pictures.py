@@ -213,6 +213,19 @@ def test_tokenizers_spell_any_text_and_know_their_words(tmp_path: Path) -> None:
     assert padded[4:] == [0] * (MAX_TOKENS - 4)
 
 
+def test_the_text_encoders_are_asked_what_is_where() -> None:
+    _needs_the_libraries()
+    from training.demo_image.wording import right_answers
+
+    scene = Scene((Thing("ring", "blue", "left", "small"),), "grey")
+    places, backgrounds = right_answers([scene])
+    assert backgrounds.tolist() == [BACKGROUNDS.index("grey")]
+    there = places[0, list(PLACES).index("left")].tolist()
+    assert there == [SHAPE_COLOURS.index("blue"), KINDS.index("ring"), 0]
+    nothing = [len(SHAPE_COLOURS), len(KINDS), 3]
+    assert places[0].tolist().count(nothing) == len(PLACES) - 1
+
+
 def test_the_learning_rate_follows_clock_or_steps() -> None:
     _needs_the_libraries()
     from training.demo_image.loop import Progress
@@ -254,6 +267,7 @@ def test_a_tiny_training_yields_a_pipeline_that_diffusers_opens(tmp_path: Path) 
     recipe = replace(
         default,
         autoencoder=replace(default.autoencoder, steps=3, batch=4, part=2),
+        wording=replace(default.wording, steps=2, batch=4, part=2),
         denoiser=replace(default.denoiser, steps=2, batch=4, part=2),
         pictures=8,
     )

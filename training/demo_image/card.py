@@ -12,7 +12,7 @@ def model_card(log: dict[str, Any]) -> str:
     """Write the model card."""
     found = log["evaluation"]
     parameters = found["parameters"]
-    autoencoder, denoiser = log["autoencoder"], log["denoiser"]
+    autoencoder, wording, denoiser = log["autoencoder"], log["wording"], log["denoiser"]
     parts = "\n".join(f"| {part} | {count:,} |" for part, count in parameters.items())
     main = [
         (f"captions held out by seed ({_at(found)})", found["seen"]),
@@ -45,10 +45,10 @@ tried at once, without a download, on a pipeline that visibly follows its prompt
 
 `StableDiffusionXLPipeline`: two CLIP text encoders (three layers each; widths 64 and 96), their
 states before the last layer side by side, the second one's pooled embedding and the six size
-numbers added to the time embedding; a UNet of two levels (48 and 128 channels, attention in the
+numbers added to the time embedding; a UNet of two levels (32 and 96 channels, attention in the
 second); a VAE with 4 channels, a latent for 4 × 4 pixels; prompts of up to {MAX_TOKENS} tokens; an
-Euler scheduler with SDXL's schedule, but more noise at its end (`beta_end` 0.02). Weights are
-stored in float16, {found["bytes"] / 1e6:.1f} MB with everything here.
+Euler scheduler with SDXL's noise schedule and trailing timesteps. Weights are stored in float16,
+{found["bytes"] / 1e6:.1f} MB with everything here.
 
 | part | parameters |
 |---|---|
@@ -78,18 +78,20 @@ float32.
 
 ## How it was trained
 
-| | autoencoder | UNet and text encoders |
-|---|---|---|
-| steps | {autoencoder["step"]:,} | {denoiser["step"]:,} |
-| pictures seen | {autoencoder["pictures"]:,}, most of them windows | {denoiser["pictures"]:,} |
-| minutes | {_minutes(autoencoder)} | {_minutes(denoiser)} |
-| loss at the end | {autoencoder["losses"][-1][1]:.4f} | {denoiser["losses"][-1][1]:.4f} |
+| | autoencoder | text encoders | UNet |
+|---|---|---|---|
+| steps | {autoencoder["step"]:,} | {wording["step"]:,} | {denoiser["step"]:,} |
+| examples | {autoencoder["pictures"]:,} | {wording["captions"]:,} | {denoiser["pictures"]:,} |
+| minutes | {_minutes(autoencoder)} | {_minutes(wording)} | {_minutes(denoiser)} |
+| loss at the end | {_loss(autoencoder)} | {_loss(wording)} | {_loss(denoiser)} |
 
 ![Losses](loss_curves.png)
 
-From nothing, seed {log["recipe"]["seed"]}, on {log["recipe"]["pictures"]:,} pictures with ever new
-captions, on {log["threads"]} CPU threads of a machine that others used as well; every number of the
-recipe is in `training_log.json`.
+From nothing, seed {log["recipe"]["seed"]}, on {log["threads"]} CPU threads of a machine that others
+used as well. The autoencoder saw windows of ever new pictures, then whole ones; the text encoders
+learnt from captions alone to tell what is where, and then stayed as they were; the UNet saw
+{log["recipe"]["pictures"]:,} pictures again and again, with ever new captions and noise, first at
+half their size. Every number of the recipe is in `training_log.json`.
 
 ```
 python -m training.demo_image.train --out lambda_split/demo_models/image
@@ -152,6 +154,10 @@ def _at(setting: dict[str, Any]) -> str:
 
 def _minutes(stage: dict[str, Any]) -> str:
     return f"{stage['seconds'] / 60:.0f}"
+
+
+def _loss(stage: dict[str, Any]) -> str:
+    return f"{stage['losses'][-1][1]:.3f}"
 
 
 def _sizes(log: dict[str, Any]) -> str:

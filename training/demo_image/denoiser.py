@@ -1,8 +1,4 @@
-"""Third stage: the UNet and both text encoders, trained together from nothing.
-
-SDXL's text encoders are trained elsewhere; these are too small for that, so the denoiser's loss
-teaches them which words matter.
-"""
+"""Last stage: the UNet. The text encoders stay as they are, as in the training of SDXL."""
 
 from __future__ import annotations
 
@@ -26,27 +22,58 @@ from .recipe import TRAINING_TIMESTEPS, Recipe, scheduler_config, text_config, u
 
 CHECKPOINT: Final = "denoiser.pt"
 #: Between what the loss of a noise level's weight lies: the noise's deviation over the picture's.
-_WEIGHTS: Final = (0.3, 5.0)
+_WEIGHTS: Final = (0.3, 15.0)
 #: Deviation of a fresh embedding. CLIP's 0.02 is for its large data: here attention to words so
 #: quiet would take long to begin.
 _EMBEDDING_DEVIATION: Final = 0.5
 _HELD_OUT_EVERY: Final = 250
+#: How much of the stage sees pictures of half the size, twice as many a step: what is where is
+#: learnt sooner there. SDXL's training goes from small pictures to large ones as well.
+_COARSE_UNTIL: Final = 0.3
 
 
-class Denoiser(torch.nn.Module):
-    """What is trained together; the names are those of the pipeline's parts."""
+class TextEncoders(torch.nn.Module):
+    """Both text encoders; the names are those of the pipeline's parts."""
 
     def __init__(self, vocabulary: int) -> None:
         super().__init__()
-        self.unet = UNet2DConditionModel(**unet_config())
         self.text_encoder = CLIPTextModel(text_config(second=False, vocabulary=vocabulary))
         self.text_encoder_2 = CLIPTextModelWithProjection(
             text_config(second=True, vocabulary=vocabulary)
         )
-        for encoder in (self.text_encoder, self.text_encoder_2):
-            for name, parameter in encoder.named_parameters():
-                if "embedding" in name:
-                    torch.nn.init.normal_(parameter, std=_EMBEDDING_DEVIATION)
+        for name, parameter in self.named_parameters():
+            if "embedding" in name:
+                torch.nn.init.normal_(parameter, std=_EMBEDDING_DEVIATION)
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        """Width of the states and of the pooled embedding."""
+        first, second = (m.config.hidden_size for m in (self.text_encoder, self.text_encoder_2))
+        return first + second, self.text_encoder_2.config.projection_dim
+
+    def forward(self, ids: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Encode captions.
+
+        Args:
+            ids: Token ids of either tokenizer, ``(count, tokens)``.
+
+        Returns:
+            The states before the last layer, both encoders' side by side, ``(count, tokens,
+            width)``, and the second one's pooled embedding, ``(count, pooled_width)``.
+        """
+        first = self.text_encoder(ids[0], output_hidden_states=True)
+        second = self.text_encoder_2(ids[1], output_hidden_states=True)
+        states = torch.cat([first.hidden_states[-2], second.hidden_states[-2]], dim=-1)
+        return states, second.text_embeds
+
+
+class Denoiser(torch.nn.Module):
+    """The UNet, and the text encoders, which are not trained any more."""
+
+    def __init__(self, encoders: TextEncoders) -> None:
+        super().__init__()
+        self.unet = UNet2DConditionModel(**unet_config())
+        self.encoders = encoders.requires_grad_(requires_grad=False)
 
     def forward(
         self,
@@ -68,13 +95,10 @@ class Denoiser(torch.nn.Module):
         Returns:
             The noise, ``(count, 4, rows, columns)``.
         """
-        first = self.text_encoder(ids[0], output_hidden_states=True)
-        second = self.text_encoder_2(ids[1], output_hidden_states=True)
-        # Shape: (count, tokens, width) of both, side by side.
-        words = torch.cat([first.hidden_states[-2], second.hidden_states[-2]], dim=-1)
-        added = {"text_embeds": second.text_embeds * kept[:, None], "time_ids": time_ids}
+        states, pooled = self.encoders(ids)
+        added = {"text_embeds": pooled * kept[:, None], "time_ids": time_ids}
         predicted: torch.Tensor = self.unet(
-            noisy, timesteps, words * kept[:, None, None], added_cond_kwargs=added
+            noisy, timesteps, states * kept[:, None, None], added_cond_kwargs=added
         ).sample
         return predicted
 
@@ -115,7 +139,7 @@ class Noising:
         noisy = kept.sqrt() * batch.latents + (1 - kept).sqrt() * noise
         with_caption = (torch.rand(count, generator=generator) >= dropped).float()
         predicted = model(
-            noisy.contiguous(memory_format=torch.channels_last),
+            noisy,
             timesteps,
             self.encode(batch.captions),
             with_caption,
@@ -147,6 +171,7 @@ def train_denoiser(
     recipe: Recipe,
     work: Path,
     *,
+    encoders: TextEncoders,
     latents: Latents,
     held_out: tuple[Latents, Latents],
     noising: Noising,
@@ -158,6 +183,7 @@ def train_denoiser(
     Args:
         recipe: The numbers of the run.
         work: Folder of checkpoints; one that is there is gone on from.
+        encoders: The trained text encoders.
         latents: The training pictures.
         held_out: Few pictures whose loss is measured now and then: of things that training shows,
             and of things that it does not.
@@ -169,10 +195,10 @@ def train_denoiser(
         The averaged model, what was done, and whether the stage is done.
     """
     torch.manual_seed(recipe.seed)
-    model = Denoiser(len(noising.tokenizers[0])).to(memory_format=torch.channels_last)
+    model = Denoiser(encoders)
     averaged = copy.deepcopy(model).requires_grad_(requires_grad=False)
     optimizer = torch.optim.AdamW(
-        model.parameters(), betas=(0.9, 0.98), weight_decay=recipe.weight_decay, fused=True
+        model.unet.parameters(), betas=(0.9, 0.98), weight_decay=recipe.weight_decay, fused=True
     )
     progress = DenoiserProgress()
     if (work / CHECKPOINT).exists():
@@ -186,13 +212,14 @@ def train_denoiser(
     def take_step(step: int, rate: float) -> float:
         rng = Random(recipe.seed * 1_000_000 + step)
         optimizer.param_groups[0]["lr"] = rate
+        coarse = progress.share(schedule) < _COARSE_UNTIL
         loss = workers.backward(
             [
-                _part(model, noising, latents, recipe, Random(rng.getrandbits(40)))
+                _part(model, noising, latents, recipe, Random(rng.getrandbits(40)), coarse=coarse)
                 for _ in range(schedule.batch // schedule.part)
             ]
         )
-        torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
+        torch.nn.utils.clip_grad_norm_(model.unet.parameters(), recipe.clip_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         _average(averaged, model, min(recipe.ema_decay, (1 + step) / (10 + step)))
@@ -227,15 +254,24 @@ def held_out_loss(model: Denoiser, noising: Noising, pictures: Latents) -> float
 
 
 def _part(
-    model: Denoiser, noising: Noising, latents: Latents, recipe: Recipe, rng: Random
+    model: Denoiser,
+    noising: Noising,
+    latents: Latents,
+    recipe: Recipe,
+    rng: Random,
+    *,
+    coarse: bool,
 ) -> Callable[[], torch.Tensor]:
-    batch = latents.batch(recipe.denoiser.part, rng)
+    batch = latents.batch(recipe.denoiser.part * (2 if coarse else 1), rng)
     captions = ["" if rng.random() < recipe.empty_captions else c for c in batch.captions]
     batch = Batch(batch.latents, batch.time_ids, captions)
+    if coarse:
+        batch = batch.coarse()
     return lambda: noising.loss(model, batch, rng, recipe.dropped_captions)
 
 
 @torch.no_grad()
 def _average(averaged: Denoiser, model: Denoiser, decay: float) -> None:
     """Move the averaged weights a little towards the present ones."""
-    torch._foreach_lerp_(list(averaged.parameters()), list(model.parameters()), 1 - decay)
+    present, mean = model.unet.parameters(), averaged.unet.parameters()
+    torch._foreach_lerp_(list(mean), list(present), 1 - decay)

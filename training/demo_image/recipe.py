@@ -56,14 +56,20 @@ class Recipe:
 
     autoencoder: Schedule = field(
         default_factory=lambda: Schedule(
-            steps=4500, minutes=35, learning_rate=2e-3, final_learning_rate=2e-5,
-            warmup_steps=50, batch=16, part=8,
+            steps=6000, minutes=38, learning_rate=2e-3, final_learning_rate=2e-5,
+            warmup_steps=50, batch=8, part=4,
+        )
+    )  # fmt: skip
+    wording: Schedule = field(
+        default_factory=lambda: Schedule(
+            steps=600, minutes=5, learning_rate=2e-3, final_learning_rate=2e-4,
+            warmup_steps=50, batch=64, part=32,
         )
     )  # fmt: skip
     denoiser: Schedule = field(
         default_factory=lambda: Schedule(
-            steps=12_000, minutes=66, learning_rate=1.2e-3, final_learning_rate=1e-5,
-            warmup_steps=200, batch=24, part=12,
+            steps=40_000, minutes=100, learning_rate=1.2e-3, final_learning_rate=1e-5,
+            warmup_steps=200, batch=16, part=8,
         )
     )  # fmt: skip
     #: Pictures whose latents are computed once and used again and again.
@@ -104,12 +110,12 @@ def unet_config() -> dict[str, Any]:
         "sample_size": SIDE // 4,
         "in_channels": LATENT_CHANNELS,
         "out_channels": LATENT_CHANNELS,
-        "block_out_channels": (48, 128),
+        "block_out_channels": (32, 96),
         "layers_per_block": 1,
         "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
         "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
         # What diffusers calls the dimension of a head is their number, in this class.
-        "attention_head_dim": (2, 4),
+        "attention_head_dim": (1, 3),
         "transformer_layers_per_block": (1, 1),
         "cross_attention_dim": _FIRST_WIDTH + _SECOND_WIDTH,
         "use_linear_projection": True,
@@ -143,16 +149,15 @@ def text_config(*, second: bool, vocabulary: int) -> CLIPTextConfig:
 
 
 def scheduler_config() -> dict[str, Any]:
-    """The noise schedule: SDXL's, but with more noise at its end.
+    """The noise schedule: SDXL's; steps are spaced from the last timestep down.
 
-    A small picture has few pixels to drown a flat background's colour in noise. With SDXL's last
-    beta of 0.012 the colour would still show through, and pictures would start from the wrong one.
+    So that few steps start from noise, too.
     """
     return {
         "num_train_timesteps": TRAINING_TIMESTEPS,
         "beta_schedule": "scaled_linear",
         "beta_start": 0.00085,
-        "beta_end": 0.02,
+        "beta_end": 0.012,
         "prediction_type": "epsilon",
         "timestep_spacing": "trailing",
         "steps_offset": 1,

@@ -14,14 +14,17 @@ _SEEN, _UNSEEN, _TRAINING = "#c05a2e", "#6a9a3b", "#4472a8"
 
 
 def draw_loss_curves(log: dict[str, Any], path: Path) -> None:
-    """Draw the losses of both trained stages over their steps."""
+    """Draw the losses of the stages over their steps."""
     mpl.use("Agg")  # No screen is needed; chosen here so that importing has no effect.
     import matplotlib.pyplot as plt
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(8.2, 3.2), dpi=90)
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(11, 3.2), dpi=90)
     left.plot(*zip(*log["autoencoder"]["losses"], strict=True), linewidth=0.8, color=_TRAINING)
     left.set_title("autoencoder", fontsize=9)
-    left.set_ylabel("mean absolute error + divergence")
+    left.set_ylabel("errors of pixels + divergence")
+    middle.plot(*zip(*log["wording"]["losses"], strict=True), linewidth=0.8, color=_TRAINING)
+    middle.set_title("text encoders", fontsize=9)
+    middle.set_ylabel("cross entropy of the answers")
     right.plot(
         *zip(*log["denoiser"]["losses"], strict=True),
         linewidth=0.8, color=_TRAINING, label="training",
@@ -33,9 +36,9 @@ def draw_loss_curves(log: dict[str, Any], path: Path) -> None:
         right.plot(steps, unseen, "s--", markersize=2, linewidth=0.8, color=_UNSEEN,
                    label="things never shown, averaged weights")  # fmt: skip
         right.legend(fontsize=7)
-    right.set_title("denoiser and text encoders", fontsize=9)
+    right.set_title("UNet", fontsize=9)
     right.set_ylabel("weighted squared error of the noise")
-    for axes in (left, right):
+    for axes in (left, middle, right):
         axes.set_yscale("log")
         axes.set_xlabel("step")
     figure.tight_layout()

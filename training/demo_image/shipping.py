@@ -38,8 +38,8 @@ def ship_pipeline(
         autoencoder.register_to_config(scaling_factor=round(scaling_factor, 6))
         pipeline = StableDiffusionXLPipeline(
             vae=_half(autoencoder),
-            text_encoder=_half(denoiser.text_encoder),
-            text_encoder_2=_half(denoiser.text_encoder_2),
+            text_encoder=_half(denoiser.encoders.text_encoder),
+            text_encoder_2=_half(denoiser.encoders.text_encoder_2),
             tokenizer=tokenizer,
             tokenizer_2=tokenizer_2,
             unet=_half(denoiser.unet),

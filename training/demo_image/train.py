@@ -1,7 +1,7 @@
 r"""Train the demo image model from scratch, on the CPU, in about an hour and a half.
 
-Every picture is drawn and described by this package; nothing is downloaded. Three stages: the
-autoencoder, the latents of the training pictures, the denoiser with its text encoders. --work
+Every picture is drawn and described by this package; nothing is downloaded. Four stages: the
+autoencoder, the latents of the training pictures, the meaning of captions, the denoiser. --work
 keeps what each has reached: whoever interrupts the run (Ctrl-C finishes the step and saves) and
 starts it again goes on from there. At the end the pipeline is written to --out, its weights
 rounded to float16. Afterwards run training.demo_image.evaluate, which measures it and writes the
@@ -11,8 +11,8 @@ model card.
   python -m training.demo_image.train --out lambda_split/demo_models/image
 
   # A look at whether everything works, in a few minutes:
-  python -m training.demo_image.train --autoencoder-minutes 1 --minutes 1 --pictures 500 \
-      --work build/demo_image_try --out build/demo_image_try/pipeline
+  python -m training.demo_image.train --autoencoder-minutes 1 --wording-minutes 1 --minutes 1 \
+      --pictures 500 --work build/demo_image_try --out build/demo_image_try/pipeline
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from .recipe import SIZES, Recipe
 from .scene import Split
 from .shipping import ship_pipeline, to_json, write_text
 from .tokenizer import load_tokenizers, save_tokenizers
+from .wording import train_wording
 
 #: Pictures of each split whose loss is measured during training.
 _HELD_OUT_PICTURES: Final = 96
@@ -56,6 +57,9 @@ def train(
     Returns:
         What the training log says of the run, or None if it was stopped.
     """
+    with tempfile.TemporaryDirectory() as folder:
+        save_tokenizers(Path(folder))
+        noising = Noising(load_tokenizers(Path(folder)))
     autoencoder, first, done = train_autoencoder(recipe, work, workers, stop)
     if not done:
         return None
@@ -68,12 +72,13 @@ def train(
         )
         for split, seed in _HELD_OUT
     )
-    with tempfile.TemporaryDirectory() as folder:
-        save_tokenizers(Path(folder))
-        noising = Noising(load_tokenizers(Path(folder)))
+    encoders, words, done = train_wording(recipe, work, noising, workers, stop)
+    if not done:
+        return None
     denoiser, second, done = train_denoiser(
         recipe,
         work,
+        encoders=encoders,
         latents=latents,
         held_out=(seen, unseen),
         noising=noising,
@@ -86,6 +91,7 @@ def train(
     return {
         "recipe": asdict(recipe) | {"sizes": [list(size) for size in SIZES]},
         "autoencoder": asdict(first) | {"pictures": first.step * recipe.autoencoder.batch},
+        "wording": asdict(words) | {"captions": words.step * recipe.wording.batch},
         "denoiser": asdict(second) | {"pictures": second.step * recipe.denoiser.batch},
         "scaling_factor": round(latents.scaling_factor, 6),
     }
@@ -108,6 +114,9 @@ def _parser() -> argparse.ArgumentParser:
         )  # fmt: skip
     add("--autoencoder-steps", type=int, default=default.autoencoder.steps,
         help=f"or after so many steps (default {default.autoencoder.steps})")  # fmt: skip
+    add("--wording-minutes", type=float, default=default.wording.minutes,
+        help="end the training of the text encoders after so long"
+        f" (default {default.wording.minutes:g})")  # fmt: skip
     add("--minutes", type=float, default=default.denoiser.minutes,
         help=f"end the last stage after so long (default {default.denoiser.minutes:g}); the"
         " learning rates fall accordingly")  # fmt: skip
@@ -131,6 +140,7 @@ def main() -> None:
             steps=arguments.autoencoder_steps,
             minutes=arguments.autoencoder_minutes,
         ),
+        wording=replace(default.wording, minutes=arguments.wording_minutes),
         denoiser=replace(default.denoiser, steps=arguments.steps, minutes=arguments.minutes),
         pictures=arguments.pictures,
         seed=arguments.seed,
