@@ -11,9 +11,8 @@ from lambda_split.split import Split
 if TYPE_CHECKING:
     from cloud.admission import Waiting
     from cloud.connection import Limits
-    from cloud.engine import BatchingEngine
+    from cloud.conversation import ModelKind
     from cloud.pacing import Pacing
-    from lambda_split.wire.handshake import ServerOffer
 
 __all__ = ["connections", "limits_of", "load", "model_name", "pacing_of", "waiting_of"]
 
@@ -29,8 +28,8 @@ def model_name(model: ModelSettings) -> str:
     return model.name
 
 
-def load(model: ModelSettings, engine: EngineSettings) -> tuple[BatchingEngine, ServerOffer]:
-    """Read the trunk.
+def load(model: ModelSettings, engine: EngineSettings, limits: LimitSettings) -> ModelKind:
+    """Read the trunk of a language model, or a pipeline's denoiser.
 
     Raises:
         UsageError: the settings make no sense for this machine or model.
@@ -39,11 +38,40 @@ def load(model: ModelSettings, engine: EngineSettings) -> tuple[BatchingEngine, 
     name = model_name(model)
     import torch
 
-    from cloud.loading import TrunkSettings, choose_devices, choose_dtype, load_service
-    from lambda_split.partition import open_checkpoint
+    from lambda_split.partition.sources import is_pipeline
 
     if model.threads is not None:
         torch.set_num_threads(model.threads)
+    if is_pipeline(name, model.revision):
+        return _load_denoiser(name, model, engine)
+    return _load_language_model(name, model, engine, limits)
+
+
+def _load_denoiser(name: str, model: ModelSettings, engine: EngineSettings) -> ModelKind:
+    from cloud.loading import choose_devices, choose_dtype
+    from cloud.pictures.loading import DenoiserSettings, load_denoiser
+    from lambda_split.partition.pipelines import open_pipeline
+
+    device, devices = choose_devices(model.device, model.devices)
+    if len(devices) > 1:
+        raise UsageError("--devices spreads language models: a denoiser runs on one device")
+    settings = DenoiserSettings(
+        device=device,
+        dtype=choose_dtype(model.dtype, device),
+        max_sessions=engine.max_sessions,
+        max_latents=engine.max_latents,
+        memory=engine.kv_memory,
+    )
+    return load_denoiser(open_pipeline(name, model.revision, model.lora), settings)
+
+
+def _load_language_model(
+    name: str, model: ModelSettings, engine: EngineSettings, limits: LimitSettings
+) -> ModelKind:
+    from cloud.loading import TrunkSettings, choose_devices, choose_dtype, load_service
+    from cloud.text import LanguageModel
+    from lambda_split.partition import open_checkpoint
+
     device, devices = choose_devices(model.device, model.devices)
     trunk = TrunkSettings(
         split=Split(model.head_layers, model.tail_layers),
@@ -56,7 +84,8 @@ def load(model: ModelSettings, engine: EngineSettings) -> tuple[BatchingEngine, 
         block_positions=engine.block_positions,
     )
     checkpoint = open_checkpoint(name, revision=model.revision, lora=model.lora)
-    return load_service(checkpoint, trunk)
+    batching, offer = load_service(checkpoint, trunk)
+    return LanguageModel(batching, offer, limits.max_chunk_tokens)
 
 
 def connections(sessions: int) -> int:
@@ -76,6 +105,7 @@ def limits_of(settings: LimitSettings, *, max_connections: int) -> Limits:
     return Limits(
         max_connections=max_connections,
         max_newcomers=settings.max_newcomers,
+        newcomers_per_s=settings.newcomers_per_second,
         max_chunk_tokens=settings.max_chunk_tokens,
         max_in_flight=settings.max_in_flight,
         handshake_s=settings.hello_seconds,

@@ -34,11 +34,10 @@ from cloud.tokens import TokenStore
 from lambda_split.errors import UsageError
 
 if TYPE_CHECKING:
-    from cloud.engine import Engine
+    from cloud.conversation import ModelKind
     from cloud.metrics import Metrics
     from cloud.settings import ServeSettings
     from cloud.status import ServerStatus
-    from lambda_split.wire.handshake import ServerOffer
 
 __all__ = ["add_arguments", "run"]
 
@@ -111,10 +110,9 @@ def run(args: argparse.Namespace) -> int:
                 metrics=gateway,
             )
             return 0
-        engine, offer = load(settings.model, settings.engine)
+        model = load(settings.model, settings.engine, settings.limits)
         serving = _serve(
-            engine,
-            offer,
+            model,
             listener,
             metrics_listener,
             settings=settings,
@@ -135,8 +133,7 @@ def _tls(cert: pathlib.Path | None, key: pathlib.Path | None) -> ServerTls | Non
 
 
 async def _serve(
-    engine: Engine,
-    offer: ServerOffer,
+    model: ModelKind,
     listener: socket.socket,
     metrics_listener: socket.socket | None,
     *,
@@ -153,8 +150,7 @@ async def _serve(
     async with (
         _stopping(metrics_listener, metrics, status, tls, tokens) as stop,
         serve(
-            engine,
-            offer,
+            model,
             listener,
             limits=limits_of(settings.limits, max_connections=max_connections),
             pacing=pacing_of(settings.engine),

@@ -17,6 +17,7 @@ from typing import Any
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
+from cloud.conversation import AnyHello, ModelKind, Terms
 from cloud.grants import Guest
 from cloud.logs import fields
 from cloud.metrics import Metrics
@@ -36,16 +37,7 @@ from lambda_split.errors import (
     UnexpectedMessage,
     WireError,
 )
-from lambda_split.wire.frames import HEADER_BYTES, Codec, Frame, payload_bytes
-from lambda_split.wire.handshake import Accepted, ServerOffer, accept_hello
-from lambda_split.wire.messages import (
-    MAX_MESSAGE_BYTES,
-    ErrorMessage,
-    Hello,
-    Welcome,
-    serialize_message,
-)
-from lambda_split.wire.session import ServerSession
+from lambda_split.wire.messages import Bye, ErrorMessage, Welcome, serialize_message
 
 __all__ = ["Connection", "Limits", "Service"]
 
@@ -57,11 +49,11 @@ class Limits:
     """What one connection may ask of the server.
 
     Attributes:
-        max_chunk_tokens: The most positions of one frame; with the hidden size it bounds what is
-            allocated for a message.
+        max_chunk_tokens: The most positions of one frame.
         max_in_flight: The most forwards of a session that wait for their replies.
         max_connections: The most connections at a time, without those that have no session yet.
         max_newcomers: The most connections that have no session yet; see :mod:`cloud.newcomers`.
+        newcomers_per_s: Connections that are accepted in a second.
         handshake_s: Seconds for TLS, then for the upgrade request, then for the hello, each to be
             complete.
         ping_s: Seconds between pings, and for the answer to one.
@@ -74,23 +66,19 @@ class Limits:
     max_in_flight: int = 8
     max_connections: int = 48
     max_newcomers: int = 128
+    newcomers_per_s: float = 200.0
     handshake_s: int = 10
     ping_s: float = 20.0
     linger_s: float = 0.0
     drain_s: float = 3.0
     goodbye_s: float = 2.0
 
-    def max_message_bytes(self, width: int) -> int:
-        """The longest legal message: a full chunk in the widest codec, or a long hello."""
-        payload = payload_bytes(Codec.FP32, self.max_chunk_tokens, width, scaled=True)
-        return max(HEADER_BYTES + payload, MAX_MESSAGE_BYTES)
-
 
 @dataclass(frozen=True)
 class Service:
     """What all connections of a server share."""
 
-    offer: ServerOffer
+    model: ModelKind
     scheduler: Scheduler
     limits: Limits
     status: ServerStatus
@@ -106,7 +94,8 @@ class _Rejected:
 
 @dataclass(frozen=True, slots=True)
 class _Running:
-    forward: Frame
+    sequence: int
+    asked: Any  # between the conversation and its kind of model
     reply: asyncio.Future[Reply]
 
 
@@ -123,7 +112,7 @@ class Connection:
         self._socket = socket
         self._service = service
         self._guest = guest
-        self._protocol = ServerSession()
+        self._protocol = service.model.conversation()
         self._id = secrets.token_hex(8)
         self._opened_at: float | None = None
         self._slots = asyncio.Semaphore(service.limits.max_in_flight)
@@ -149,56 +138,50 @@ class Connection:
 
     async def _session(self) -> None:
         hello = await self._receive_hello()
-        if hello is None:
+        if isinstance(hello, Bye):
             return
-        offer = self._service.offer
-        accepted = accept_hello(hello, offer)
+        terms = self._protocol.agree(hello)
         with self._guest.session():
-            await self._serve(hello, accepted)
+            await self._serve(terms, hello.agent)
 
-    async def _serve(self, hello: Hello, accepted: Accepted) -> None:
+    async def _serve(self, terms: Terms, agent: str) -> None:
         """A session from its place in the engine to its end."""
-        offer = self._service.offer
         scheduler = self._service.scheduler
-        session = await open_session(scheduler, accepted, hello.replay_positions)
+        session = await open_session(scheduler, self._protocol.make_room)
         try:
             self._guest.settle()
             welcome = Welcome(
                 session=self._id,
-                codec=accepted.codec.label,
-                max_positions=accepted.max_positions,
+                codec=terms.codec,
+                max_positions=terms.positions,
                 max_chunk_tokens=self._service.limits.max_chunk_tokens,
                 max_in_flight=self._service.limits.max_in_flight,
                 agent=f"lambda-split/{__version__}",
             )
-            self._count_opening(hello)
+            self._count_opening(terms)
             told = fields(
                 session=self._id,
                 token=self._guest.name,
-                first_layer=accepted.layers.start,
-                last_layer=accepted.layers.stop - 1,
-                positions=accepted.max_positions,
-                replayed=hello.replay_positions,
-                codec=accepted.codec.label,
-                agent=hello.agent,
+                **terms.facts,
+                positions=terms.positions,
+                replayed=terms.replayed,
+                codec=terms.codec,
+                agent=agent,
             )
             _logger.info("session open", extra=told)
             # Only from here on: what has not been let in cannot make the server hold whole chunks.
-            longest = self._service.limits.max_message_bytes(offer.hidden_size)
-            self._socket.protocol.max_message_size = longest
-            await self._socket.send(
-                self._protocol.accept(welcome, accepted.codec, hello.hidden_size)
-            )
+            self._socket.protocol.max_message_size = terms.longest_message
+            await self._socket.send(self._protocol.open(welcome))
             await self._exchange(session)
         finally:
             scheduler.close(session.cache)
             self._count_closing()
 
-    def _count_opening(self, hello: Hello) -> None:
+    def _count_opening(self, terms: Terms) -> None:
         self._opened_at = time.monotonic()
         self._service.metrics.session_opened()
-        if hello.replay_positions:
-            self._service.metrics.replayed(positions=hello.replay_positions)
+        if terms.replayed:
+            self._service.metrics.replayed(positions=terms.replayed)
 
     def _count_closing(self) -> None:
         if self._opened_at is None:
@@ -208,8 +191,8 @@ class Connection:
         told = fields(session=self._id, seconds=round(seconds, 3))
         _logger.info("session closed", extra=told)
 
-    async def _receive_hello(self) -> Hello | None:
-        """The device's hello, or None where it said bye instead."""
+    async def _receive_hello(self) -> AnyHello | Bye:
+        """The device's hello, or its bye."""
         seconds = self._service.limits.handshake_s
         received = asyncio.ensure_future(self._socket.recv())
         leaving = asyncio.ensure_future(self._service.status.leaving.wait())
@@ -226,8 +209,7 @@ class Connection:
             await _cancel(received, leaving)
         if isinstance(message, bytes):
             raise UnexpectedMessage("a binary frame", self._protocol.state.value)
-        first = self._protocol.receive_text(message)
-        return first if isinstance(first, Hello) else None
+        return self._protocol.receive_text(message)
 
     async def _exchange(self, session: OpenSession) -> None:
         """Forwards and replies, until something ends it."""
@@ -282,12 +264,13 @@ class Connection:
                 self._protocol.receive_text(message)  # nothing but a bye passes here
                 return
             try:
-                forward = self._protocol.receive_binary(message)
+                asked = self._protocol.receive_binary(message)
             except RequestError as error:
-                self._answers.put_nowait(_Rejected(self._protocol.rejected_sequence, error))
+                self._answers.put_nowait(_Rejected(self._protocol.last_sequence, error))
             else:
-                reply = self._service.scheduler.submit(session.cache, forward)
-                self._answers.put_nowait(_Running(forward, reply))
+                request = self._protocol.request(asked)
+                reply = self._service.scheduler.submit(session.cache, request)
+                self._answers.put_nowait(_Running(self._protocol.last_sequence, asked, reply))
 
     async def _write(self) -> None:
         """Answer forwards in their order; returns after the last one where None ends the queue."""
@@ -303,8 +286,8 @@ class Connection:
         try:
             reply = await answer.reply
         except RequestError as error:
-            return self._reject(answer.forward.sequence, error)
-        return self._protocol.reply(answer.forward, reply.encoded, reply.micros)
+            return self._reject(answer.sequence, error)
+        return self._protocol.reply(answer.asked, reply.encoded, reply.micros)
 
     def _reject(self, sequence: int, error: RequestError) -> str:
         self._service.metrics.rejected(code=error.code)

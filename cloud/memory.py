@@ -13,7 +13,7 @@ from cloud.engine import KVGeometry, KVPool
 from cloud.options import MemoryShare
 from lambda_split.errors import UsageError
 
-__all__ = ["KVSettings", "make_pool"]
+__all__ = ["KVSettings", "free_memory", "make_pool"]
 
 _logger = logging.getLogger(__name__)
 # Of what is free once the weights are loaded. A GPU has little else to do; a computer has.
@@ -88,12 +88,12 @@ def _room(geometry: KVGeometry, share: MemoryShare) -> int:
     """Bytes for the whole pool, so that each device has room for its layers' part of it."""
     layers = collections.Counter(geometry.device_of(layer) for layer in geometry.layers)
     return min(
-        int(_free_memory(device) * share.percent / 100 * len(geometry.layers) / count)
+        int(free_memory(device) * share.percent / 100 * len(geometry.layers) / count)
         for device, count in layers.items()
     )
 
 
-def _free_memory(device: torch.device) -> int:
+def free_memory(device: torch.device) -> int:
     """Bytes that could be taken on a device now."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])

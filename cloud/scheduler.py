@@ -22,18 +22,17 @@ from typing import Any, Literal, TypeVar
 
 from cloud.admission import Standing, Waiting, gives_way, longest_idle
 from cloud.calls import Call
-from cloud.engine import Engine, SessionCache, Work
-from cloud.jobs import Job, Reply
+from cloud.engine import Piece, SessionCache
+from cloud.jobs import Job, Reply, Request
 from cloud.metrics import Metrics
 from cloud.pacing import Pace, Pacing
-from cloud.stepping import run_step
+from cloud.stepping import AnyEngine, run_step
 from lambda_split.errors import (
     CapacityRefused,
     InternalError,
     ServerDraining,
     SessionEvicted,
 )
-from lambda_split.wire.frames import Frame
 
 __all__ = ["Reply", "Scheduler"]
 
@@ -66,7 +65,7 @@ class Scheduler:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: AnyEngine,
         *,
         pacing: Pacing | None = None,
         waiting: Waiting | None = None,
@@ -93,18 +92,15 @@ class Scheduler:
 
     async def open(
         self,
-        layers: range,
-        max_positions: int,
+        opening: Callable[[], SessionCache],
         *,
-        expected: int = 0,
         on_evicted: Callable[[], None] = lambda: None,
     ) -> SessionCache:
         """Open a session, if need be in the place of one that is idle.
 
         Args:
-            layers: As :meth:`Engine.open`, and so are the errors.
-            max_positions: As there.
-            expected: As there.
+            opening: The engine's own way to make room for it, run on its thread; its errors are
+                this method's.
             on_evicted: Called in the engine's thread when the session has lost its place; what it
                 has waiting then fails with :class:`~lambda_split.errors.SessionEvicted`.
 
@@ -112,9 +108,7 @@ class Scheduler:
             CapacityRefused: there is no room, and nobody has been idle for long enough; or too
                 much is waiting.
         """
-        opened = asyncio.wrap_future(
-            self._call(lambda: self._open(layers, max_positions, expected, on_evicted))
-        )
+        opened = asyncio.wrap_future(self._call(lambda: self._open(opening, on_evicted)))
         try:
             return await asyncio.shield(opened)
         except asyncio.CancelledError:
@@ -125,8 +119,8 @@ class Scheduler:
         if not opened.cancelled() and opened.exception() is None:
             self.close(opened.result())
 
-    def submit(self, cache: SessionCache, forward: Frame) -> asyncio.Future[Reply]:
-        """Queue a forward behind the session's earlier ones.
+    def submit(self, cache: SessionCache, request: Request) -> asyncio.Future[Reply]:
+        """Queue a request behind the session's earlier ones.
 
         Returns:
             Its reply. The session is as before if that is an exception: a
@@ -135,7 +129,7 @@ class Scheduler:
             :class:`~lambda_split.errors.ServerDraining` where the scheduler stopped first, any
             other where something broke.
         """
-        job = Job(forward)
+        job = Job(request)
         with self._changed:
             session = self._sessions.get(cache)
             if self._ended is not None:
@@ -257,7 +251,7 @@ class Scheduler:
         )
 
     def _open(
-        self, layers: range, max_positions: int, expected: int, on_evicted: Callable[[], None]
+        self, opening: Callable[[], SessionCache], on_evicted: Callable[[], None]
     ) -> SessionCache:
         with self._changed:
             waiting = sum(job.left for each in self._sessions.values() for job in each.jobs)
@@ -265,7 +259,7 @@ class Scheduler:
             raise CapacityRefused(f"{waiting} positions are waiting", _WAITING_RETRY_S)
         while True:
             try:
-                cache = self._engine.open(layers, max_positions, expected)
+                cache = opening()
             except CapacityRefused:
                 if not self._evict_idle():
                     raise
@@ -304,9 +298,7 @@ class Scheduler:
         began = time.monotonic()
         run_step(self._engine, batch)
         ended = time.monotonic()
-        tokens = [
-            (len(work.hidden), self._pace.is_short(job.forward.tokens)) for job, work in batch
-        ]
+        tokens = [(piece.tokens, self._pace.is_short(job.tokens)) for job, piece in batch]
         decode_tokens = sum(count for count, short in tokens if short)
         prompt_tokens = sum(count for count, short in tokens if not short)
         self._pace.ran(
@@ -320,32 +312,32 @@ class Scheduler:
             prompt_tokens=prompt_tokens,
             seconds=ended - began,
         )
-        self._end_turns([work.session for _, work in batch], ended)
+        self._end_turns([piece.session for _, piece in batch], ended)
 
-    def _compose(self) -> list[tuple[Job, Work]]:
-        """The works of the next step, memory taken for them."""
+    def _compose(self) -> list[tuple[Job, Piece]]:
+        """The pieces of the next step, memory taken for them."""
         with self._changed:
             heads = [(cache, self._sessions[cache].jobs[0]) for cache in self._turns]
             decoded = [(cache, each.decoded_at) for cache, each in self._sessions.items()]
-        short = [pair for pair in heads if self._pace.is_short(pair[1].forward.tokens)]
-        long = [pair for pair in heads if not self._pace.is_short(pair[1].forward.tokens)]
+        short = [pair for pair in heads if self._pace.is_short(pair[1].tokens)]
+        long = [pair for pair in heads if not self._pace.is_short(pair[1].tokens)]
         prompts, now = {cache for cache, _ in long}, time.monotonic()
         decoding = any(self._pace.decodes(at, now) for cache, at in decoded if cache not in prompts)
         alone = bool(short) and self._pace.wants_decoding_alone
         budget = 0 if alone else self._pace.prompt_tokens(decoding=decoding or bool(short))
-        batch: dict[SessionCache, tuple[Job, Work]] = {}
+        batch: dict[SessionCache, tuple[Job, Piece]] = {}
         for cache, job in (*short, *long):
-            is_short = self._pace.is_short(job.forward.tokens)
+            is_short = self._pace.is_short(job.tokens)
             tokens = job.left if is_short else min(job.left, budget)
             if not tokens or not self._begin(cache, job):
                 continue
-            work = job.next_work(cache, tokens)
-            for victim in self._make_room(cache, work.end):
+            piece = job.next_piece(cache, tokens)
+            for victim in self._make_room(cache, piece.end):
                 batch.pop(victim, None)
                 if victim is cache:
                     break
             else:
-                batch[cache] = (job, work)
+                batch[cache] = (job, piece)
                 budget -= 0 if is_short else tokens
         return list(batch.values())
 
@@ -358,7 +350,7 @@ class Scheduler:
             taken = job.take()
         if taken:
             try:
-                job.read(self._engine)
+                job.request.read()
             except Exception as error:  # noqa: BLE001 - handed to the one who sent this forward
                 job.fail(error)
             else:
@@ -390,7 +382,7 @@ class Scheduler:
                 session.standing.idle_since = now
                 if session.jobs and session.jobs[0].future.done():
                     done = session.jobs.popleft()
-                    if self._pace.is_short(done.forward.tokens):
+                    if self._pace.is_short(done.tokens):
                         session.decoded_at = now
                 self._requeue(cache, session)
 

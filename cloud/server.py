@@ -15,12 +15,12 @@ from websockets.http11 import Request, Response
 
 from cloud.admission import Waiting
 from cloud.connection import Connection, Limits, Service
-from cloud.engine import Engine
+from cloud.conversation import ModelKind
 from cloud.gate import Gate
 from cloud.guarded import GuardedConnection
 from cloud.listener import url_of
 from cloud.metrics import Metrics
-from cloud.newcomers import CountingListener, Newcomers
+from cloud.newcomers import AcceptPace, CountingListener, Newcomers, ignore_pauses
 from cloud.pacing import Pacing
 from cloud.scheduler import Scheduler
 from cloud.status import ServerStatus
@@ -28,13 +28,14 @@ from cloud.tls import ServerTls
 from cloud.tokens import TokenStore
 from lambda_split import __version__
 from lambda_split.errors import InternalError
-from lambda_split.wire.handshake import ServerOffer
 from lambda_split.wire.messages import MAX_MESSAGE_BYTES
 
 __all__ = ["listen", "serve"]
 
 _logger = logging.getLogger(__name__)
 _TLS_RECORD = b"\x16"  # the first byte of a TLS handshake, and of no HTTP request
+# Those who wait to be accepted do so in the kernel: it must not turn them away meanwhile.
+_BACKLOG = 1024
 _NO_TLS = (
     b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 19\r\n\r\n"
     b"no TLS on this port"
@@ -43,8 +44,7 @@ _NO_TLS = (
 
 @contextlib.asynccontextmanager
 async def serve(
-    engine: Engine,
-    offer: ServerOffer,
+    model: ModelKind,
     listener: socket.socket,
     *,
     limits: Limits | None = None,
@@ -56,15 +56,14 @@ async def serve(
     status: ServerStatus | None = None,
     on_fault: Callable[[InternalError], None] | None = None,
 ) -> AsyncIterator[str]:
-    """Serve an engine inside an ``async with`` block.
+    """Serve a model inside an ``async with`` block.
 
     Leaving the block refuses newcomers, lets open sessions go on for ``limits.linger_s``, answers
     what is under way, tells them :class:`~lambda_split.errors.ServerDraining` and ends within a few
     seconds.
 
     Args:
-        engine: Run by a thread of its own.
-        offer: What the handshake compares with.
+        model: Its engine is run by a thread of its own.
         listener: A bound socket; taken over, and closed at the end.
         limits: What one connection may ask; the defaults where None.
         pacing: How steps are filled; the defaults where None.
@@ -81,8 +80,8 @@ async def serve(
     """
     limits = limits or Limits()
     metrics, status = metrics or Metrics(), status or ServerStatus()
-    scheduler = Scheduler(engine, pacing=pacing, waiting=waiting, metrics=metrics)
-    service = Service(offer, scheduler, limits, status, metrics)
+    scheduler = Scheduler(model.engine, pacing=pacing, waiting=waiting, metrics=metrics)
+    service = Service(model, scheduler, limits, status, metrics)
     newcomers = Newcomers(limits.max_newcomers)
     gate = Gate(
         newcomers,
@@ -132,9 +131,11 @@ async def listen(
     # The library's log of details has frames and headers in it: hidden states and tokens.
     library_logger = logging.getLogger(f"{__name__}.websockets")
     library_logger.setLevel(logging.WARNING)
+    ignore_pauses(asyncio.get_running_loop())
     return await serve_websockets(
         handle,
-        sock=CountingListener(listener, newcomers),
+        backlog=_BACKLOG,
+        sock=CountingListener(listener, newcomers, AcceptPace(limits.newcomers_per_s)),
         process_request=check,
         create_connection=_PlainConnection if tls is None else GuardedConnection,
         compression=None,  # hidden states don't deflate, and it costs memory per connection

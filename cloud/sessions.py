@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from cloud.engine import SessionCache
 from cloud.scheduler import Scheduler
-from lambda_split.wire.handshake import Accepted
 
 __all__ = ["OpenSession", "open_session"]
 
@@ -25,27 +25,19 @@ class OpenSession:
     evicted: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-async def open_session(
-    scheduler: Scheduler, accepted: Accepted, replay_positions: int = 0
-) -> OpenSession:
+async def open_session(scheduler: Scheduler, make_room: Callable[[], SessionCache]) -> OpenSession:
     """Open a session, if need be in the place of one that is idle; see :meth:`Scheduler.open`.
 
     Args:
         scheduler: Of the server.
-        accepted: What the handshake agreed on.
-        replay_positions: Positions that the device says it will replay.
+        make_room: The engine's way to open it.
 
     Raises:
         CapacityRefused: there is no room, and nobody has been idle for long enough.
     """
     loop = asyncio.get_running_loop()
     evicted = asyncio.Event()
-    cache = await scheduler.open(
-        accepted.layers,
-        accepted.max_positions,
-        expected=min(replay_positions, accepted.max_positions),
-        on_evicted=lambda: _set(loop, evicted),
-    )
+    cache = await scheduler.open(make_room, on_evicted=lambda: _set(loop, evicted))
     return OpenSession(cache, evicted)
 
 

@@ -133,9 +133,16 @@ class EngineSettings:
     kv_memory: int | MemoryShare | None = option(
         None,
         memory(),
-        "memory for the keys and values of all sessions: 8GB, 500MB, a number of GB, or a share "
-        "of what is free at the start as 60%",
+        "memory for what all sessions keep between steps, keys and values above all: 8GB, 500MB, a "
+        "number of GB, or a share of what is free at the start as 60%",
         unset="half of what is free, on a GPU 85%",
+    )
+    max_latents: int | None = option(
+        None,
+        count(1),
+        "pictures: latent positions of one, images × height × width, where a picture of 1024 × "
+        "1024 pixels has 16384",
+        unset="as many as the free memory allows",
     )
     step_tokens: int = option(
         512,
@@ -168,6 +175,12 @@ class LimitSettings:
     )
     max_newcomers: int = option(
         128, count(1), "connections at a time that have no session yet; beyond that some are cut"
+    )
+    newcomers_per_second: float = option(
+        200.0,
+        number(1, 1e6, "X"),
+        "connections that are accepted in a second on average; more of them wait, so that a storm "
+        "of them does not hold up sessions",
     )
     max_chunk_tokens: int = option(512, count(1, 1 << 20), "positions of one frame")
     max_in_flight: int = option(8, count(1, 1024), "forwards of a session that wait for replies")

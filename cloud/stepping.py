@@ -4,34 +4,37 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from typing import Any, TypeAlias
 
-from cloud.engine import Engine, Outcome, Work
+from cloud.engine import Piece, Stepping
 from cloud.jobs import Job
 
-__all__ = ["run_step"]
+__all__ = ["AnyEngine", "run_step"]
 
 _logger = logging.getLogger(__name__)
+# Pieces and results are between an engine and its own requests; nothing here looks into them.
+AnyEngine: TypeAlias = Stepping[Any, Any]
 
 
-def run_step(engine: Engine, batch: Sequence[tuple[Job, Work]]) -> None:
-    """Run works, memory taken for them, and give each job what came of its own.
+def run_step(engine: AnyEngine, batch: Sequence[tuple[Job, Piece]]) -> None:
+    """Run pieces, memory taken for them, and give each job what came of its own.
 
     A job whose last piece has run gets its reply; one that failed gets its error, and its session
     is as it was before.
     """
-    outcomes = _outcomes(engine, [work for _, work in batch])
-    for job, work in batch:
-        _settle(engine, job, work, next(outcomes))
+    outcomes = _outcomes(engine, [piece for _, piece in batch])
+    for job, piece in batch:
+        _settle(engine, job, piece, next(outcomes))
 
 
-def _outcomes(engine: Engine, works: Sequence[Work]) -> Iterator[Outcome]:
-    """The engine's outcomes; whatever happens to it, one for each work."""
-    left = len(works)
+def _outcomes(engine: AnyEngine, pieces: Sequence[Piece]) -> Iterator[Any]:
+    """The engine's outcomes; whatever happens to it, one for each piece."""
+    left = len(pieces)
     try:
-        for outcome in engine.step(works):
+        for outcome in engine.step(pieces):
             left -= 1
             yield outcome
-        fault: Exception = RuntimeError("the engine left works of a step unanswered")
+        fault: Exception = RuntimeError("the engine left pieces of a step unanswered")
     except Exception as error:
         _logger.exception("the engine failed in a step")
         fault = error
@@ -39,11 +42,11 @@ def _outcomes(engine: Engine, works: Sequence[Work]) -> Iterator[Outcome]:
         yield fault
 
 
-def _settle(engine: Engine, job: Job, work: Work, outcome: Outcome) -> None:
+def _settle(engine: AnyEngine, job: Job, piece: Piece, outcome: object) -> None:
     if isinstance(outcome, Exception):
         job.fail(outcome)
         return
-    job.add(outcome, len(work.hidden))
+    job.add(outcome, piece.tokens)
     if job.left:
         return
     try:
@@ -52,7 +55,7 @@ def _settle(engine: Engine, job: Job, work: Work, outcome: Outcome) -> None:
         job.fail(_revert(engine, job) or error)
 
 
-def _revert(engine: Engine, job: Job) -> Exception | None:
+def _revert(engine: AnyEngine, job: Job) -> Exception | None:
     """Take back the session's last forward; the fault that keeps it from being taken back."""
     try:
         engine.revert(job.session)

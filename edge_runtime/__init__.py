@@ -17,6 +17,10 @@ disable_telemetry()
 from edge_runtime.chat import Message
 from edge_runtime.generator import TextGenerator
 from edge_runtime.graphs import RuntimeSettings
+from edge_runtime.pictures.generator import ImageGenerator
+from edge_runtime.pictures.png import write_png
+from edge_runtime.pictures.request import PictureSpec
+from edge_runtime.pictures.stream import ImageResult, ImageStream
 from edge_runtime.retry import RetryPolicy
 from edge_runtime.sampling import SamplingSettings
 from edge_runtime.stats import GenerationStats
@@ -25,10 +29,15 @@ from edge_runtime.stream import GenerationResult, TextStream
 __all__ = [
     "GenerationResult",
     "GenerationStats",
+    "ImageGenerator",
+    "ImageResult",
+    "ImageStream",
     "Message",
+    "PictureSpec",
     "RetryPolicy",
     "RuntimeSettings",
     "SamplingSettings",
     "TextGenerator",
     "TextStream",
+    "write_png",
 ]

@@ -14,7 +14,16 @@ import onnxruntime
 from lambda_split.bundle import Bundle, Graph
 from lambda_split.errors import GraphInvalid, ManifestInvalid, UsageError
 
-__all__ = ["OpenedGraph", "RuntimeSettings", "TensorSpec", "open_graph", "release_freed_memory"]
+__all__ = [
+    "OpenedGraph",
+    "RuntimeSettings",
+    "TensorSpec",
+    "check_roles",
+    "open_graph",
+    "open_session",
+    "quiet_run_options",
+    "release_freed_memory",
+]
 
 _MOST_DEFAULT_THREADS = 4  # decoding is bound by memory bandwidth, which few cores use up
 _LOG_NOTHING = 4  # what goes wrong arrives as an exception; no second copy of it on stderr
@@ -106,7 +115,6 @@ def open_graph(
     graph = bundle.manifest.graphs.get(name)
     if graph is None:
         raise ManifestInvalid(str(bundle.path), f"it has no graph {name!r}")
-    session = _session(bundle.file(graph.file), graph.file, settings)
     past = {
         f"{kind}.{layer}.{part}": TensorSpec("tensor(float)", (1, kv.heads, None, kv.head_dim))
         for kind in ("past", "present")
@@ -115,20 +123,61 @@ def open_graph(
     }
     taken = {**inputs, **{role: spec for role, spec in past.items() if role.startswith("past.")}}
     given = {**outputs, **{role: spec for role, spec in past.items() if role not in taken}}
-    _check_tensors(graph.file, "input", graph.inputs, taken, session.get_inputs())
-    _check_tensors(graph.file, "output", graph.outputs, given, session.get_outputs())
-    fed = set(graph.inputs.values())
-    for tensor in session.get_inputs():
-        if tensor.name not in fed:
-            raise GraphInvalid(graph.file, f"its input {tensor.name!r} has no role in the manifest")
+    session = open_session(bundle.file(graph.file), graph.file, settings)
+    check_roles(session, graph.file, graph.inputs, graph.outputs, taken=taken, given=given)
+    return OpenedGraph(session, graph, quiet_run_options())
+
+
+def quiet_run_options() -> onnxruntime.RunOptions:
+    """Options of a run that says nothing on stderr."""
     run_options = onnxruntime.RunOptions()
     run_options.log_severity_level = _LOG_NOTHING
-    return OpenedGraph(session, graph, run_options)
+    return run_options
 
 
-def _session(
+def check_roles(
+    session: onnxruntime.InferenceSession,
+    label: str,
+    inputs: Mapping[str, str],
+    outputs: Mapping[str, str],
+    *,
+    taken: Mapping[str, TensorSpec],
+    given: Mapping[str, TensorSpec],
+) -> None:
+    """Compare a graph with what the manifest says of it.
+
+    Args:
+        session: The graph.
+        label: Its file, for the error.
+        inputs: Role to the graph's input name, as in the manifest.
+        outputs: Role to output name.
+        taken: What each input has to look like, by role.
+        given: What each output has to look like.
+
+    Raises:
+        GraphInvalid: an input or output is missing, unknown, or of another type or shape.
+    """
+    _check_tensors(label, "input", inputs, taken, session.get_inputs())
+    _check_tensors(label, "output", outputs, given, session.get_outputs())
+    fed = set(inputs.values())
+    for tensor in session.get_inputs():
+        if tensor.name not in fed:
+            raise GraphInvalid(label, f"its input {tensor.name!r} has no role in the manifest")
+
+
+def open_session(
     path: pathlib.Path, label: str, settings: RuntimeSettings
 ) -> onnxruntime.InferenceSession:
+    """Load an ONNX file.
+
+    Args:
+        path: The file.
+        label: Its name, for the error.
+        settings: Threads.
+
+    Raises:
+        GraphInvalid: onnxruntime cannot load it.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = settings.thread_count()
     options.inter_op_num_threads = 1  # the graphs are chains: nothing to run side by side

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import collections
 import logging
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -18,13 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.connection import Connection, Endpoint, make_hello
+from edge_runtime.outage import Outage
 from edge_runtime.retry import RetryPolicy
 from edge_runtime.sent_rows import SentRows
 from edge_runtime.stats import Meter
 from lambda_split.bundle import Manifest
 from lambda_split.errors import (
     CapacityRefused,
-    ConnectionLost,
     LambdaSplitError,
     LinkError,
     ServerError,
@@ -83,7 +82,6 @@ class ReplayingTrunk:
         self._endpoint = endpoint
         self._hello = make_hello(manifest, (codec,), max_positions)
         self._meter = meter
-        self._retry = retry
         self._codec = codec
         self._width = manifest.geometry.hidden_size
         self._wanted_chunk_tokens = chunk_tokens
@@ -94,9 +92,7 @@ class ReplayingTrunk:
         self._unanswered: collections.deque[_Piece] = collections.deque()
         self._replies: list[Hidden] = []  # to the first pieces of the oldest chunk
         self._connection: Connection | None = None
-        self._interrupted = False
-        self._wished_pause_s = 0.0  # by a server that is full
-        self._spread = False  # whether others lost this server with us, who should not come at once
+        self._outage = Outage(retry)
         self._closed = False
 
     def connect(self) -> None:
@@ -174,28 +170,21 @@ class ReplayingTrunk:
             UsageError: no chunk is in flight, or the session was closed.
         """
         self._check_open()
-        deadline = time.monotonic() + self._retry.give_up_after_s
-        attempt = 0
+        self._outage.await_progress()
         while True:
             try:
                 if self._connection is None:
-                    pause_s = self._retry.delay_s(
-                        attempt, wished_s=self._wished_pause_s, spread=self._spread
-                    )
-                    time.sleep(max(0.0, min(pause_s, deadline - time.monotonic())))
-                    attempt += 1
+                    self._outage.pause()
                     self._reconnect()
                 hidden = self._receive_once()
             except (LinkError, ServerError, CapacityRefused) as error:
                 self._interrupt(error)
-                if time.monotonic() >= deadline:
-                    reason = f"{error}; gave up after {self._retry.give_up_after_s:g} s"
-                    raise ConnectionLost(reason) from error
+                self._outage.give_up(error)
             except LambdaSplitError:
                 self.abandon()
                 raise
             else:
-                self._interrupted = False
+                self._outage.over()
                 return hidden
 
     def abandon(self) -> None:
@@ -206,7 +195,7 @@ class ReplayingTrunk:
         self._replies.clear()
         # Replies to later chunks may be on their way; a fresh connection has none.
         self._disconnect()
-        self._wished_pause_s, self._spread = 0.0, False
+        self._outage.forget()
 
     def close(self) -> None:
         """End the session for good; the trunk frees its cache."""
@@ -246,12 +235,7 @@ class ReplayingTrunk:
         connection.send(piece.start, piece.tokens, encoded, reply=piece.reply)
 
     def _interrupt(self, error: LambdaSplitError) -> None:
-        if not self._interrupted:
-            # Said once an outage, which lasts until there is a reply again.
-            logger.warning("session interrupted (%s), reconnecting", error)
-        self._interrupted = True
-        self._wished_pause_s = error.retry_after_s if isinstance(error, CapacityRefused) else 0.0
-        self._spread = isinstance(error, ServerError)
+        self._outage.met(error)
         self._disconnect()
 
     def _disconnect(self) -> None:

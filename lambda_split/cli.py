@@ -37,11 +37,14 @@ COMMANDS: Final = {
     "token": _Command("cloud.token_command", "make a token for a device"),
     "generate": _Command("edge_runtime.commands.generate", "complete one prompt on this device"),
     "chat": _Command("edge_runtime.commands.chat", "chat with a model on this device"),
+    "image": _Command("edge_runtime.commands.image", "make a picture from a prompt"),
 }
 
 _EXTRAS: Final = {
     "torch": "cloud",
     "transformers": "cloud",
+    "diffusers": "cloud",
+    "peft": "cloud",
     "safetensors": "cloud",
     "huggingface_hub": "cloud",
     "tqdm": "cloud",

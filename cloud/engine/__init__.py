@@ -1,7 +1,7 @@
 """The engine: where sessions' chunks meet the trunk's layers."""
 
 from cloud.engine.batching import BatchingEngine, required_attention
-from cloud.engine.contract import Engine, Outcome, Result, SessionCache, Work
+from cloud.engine.contract import Engine, Outcome, Piece, Result, SessionCache, Stepping, Work
 from cloud.engine.kv_pool import KVGeometry, KVPool
 
 __all__ = [
@@ -10,8 +10,10 @@ __all__ = [
     "KVGeometry",
     "KVPool",
     "Outcome",
+    "Piece",
     "Result",
     "SessionCache",
+    "Stepping",
     "Work",
     "required_attention",
 ]

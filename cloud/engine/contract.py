@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-__all__ = ["Engine", "Outcome", "PoolUse", "Result", "SessionCache", "Work"]
+__all__ = ["Engine", "Outcome", "Piece", "PoolUse", "Result", "SessionCache", "Stepping", "Work"]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -46,9 +46,14 @@ class Work:
     begins: bool = True
 
     @property
+    def tokens(self) -> int:
+        """Its positions."""
+        return self.hidden.shape[0]
+
+    @property
     def end(self) -> int:
         """The position after its last token."""
-        return self.start + self.hidden.shape[0]
+        return self.start + self.tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,32 +89,31 @@ class PoolUse:
     block_positions: int
 
 
-class Engine(Protocol):
-    """What a scheduler needs. All calls but :meth:`interrupt` come from one thread.
+class Piece(Protocol):
+    """What a step runs of a session: a :class:`Work`, or what another kind of model calls so."""
 
-    Attributes:
-        width: Hidden size.
-        dtype: What the trunk computes in; hidden states are rounded to it on the way in.
-    """
-
-    width: int
-    dtype: torch.dtype
-
-    def open(self, layers: range, max_positions: int, expected: int = 0) -> SessionCache:
-        """Make room for a session.
-
-        Args:
-            layers: A sub-range of the layers loaded.
-            max_positions: The most positions that it will hold.
-            expected: Positions that are about to come (a replay): room for them is taken now, and
-                stays until they have come.
-
-        Raises:
-            CapacityRefused: too many sessions are open, or there is no memory for ``expected``
-                positions and one more.
-            SplitImpossible: not all of ``layers`` are loaded.
-        """
+    @property
+    def session(self) -> SessionCache:
+        """Whose it is."""
         ...
+
+    @property
+    def tokens(self) -> int:
+        """Its positions."""
+        ...
+
+    @property
+    def end(self) -> int:
+        """The position after its last."""
+        ...
+
+
+_PieceT_contra = TypeVar("_PieceT_contra", bound=Piece, contravariant=True)
+_ResultT_co = TypeVar("_ResultT_co", covariant=True)
+
+
+class Stepping(Protocol[_PieceT_contra, _ResultT_co]):
+    """What a scheduler needs. All calls but :meth:`interrupt` come from one thread."""
 
     def reserve(self, session: SessionCache, end: int) -> bool:
         """Take memory for the positions before ``end``; False where there is not enough.
@@ -118,7 +122,7 @@ class Engine(Protocol):
         """
         ...
 
-    def step(self, batch: Sequence[Work]) -> Iterator[Outcome]:
+    def step(self, batch: Sequence[_PieceT_contra]) -> Iterator[_ResultT_co | Exception]:
         """Run works of different sessions, at most one each.
 
         Returns:
@@ -143,6 +147,39 @@ class Engine(Protocol):
         ...
 
     @property
+    def open_sessions(self) -> int:
+        """Sessions that hold memory; from any thread."""
+        ...
+
+    @property
     def pool_use(self) -> PoolUse:
         """How full the memory for keys and values is."""
+        ...
+
+
+class Engine(Stepping[Work, Result], Protocol):
+    """An engine of decoder layers.
+
+    Attributes:
+        width: Hidden size.
+        dtype: What the trunk computes in; hidden states are rounded to it on the way in.
+    """
+
+    width: int
+    dtype: torch.dtype
+
+    def open(self, layers: range, max_positions: int, expected: int = 0) -> SessionCache:
+        """Make room for a session.
+
+        Args:
+            layers: A sub-range of the layers loaded.
+            max_positions: The most positions that it will hold.
+            expected: Positions that are about to come (a replay): room for them is taken now, and
+                stays until they have come.
+
+        Raises:
+            CapacityRefused: too many sessions are open, or there is no memory for ``expected``
+                positions and one more.
+            SplitImpossible: not all of ``layers`` are loaded.
+        """
         ...

@@ -41,11 +41,7 @@ from lambda_split.errors import (
     UnexpectedMessage,
     WireError,
 )
-from lambda_split.wire.messages import (
-    ErrorMessage,
-    Hello,
-    serialize_message,
-)
+from lambda_split.wire.messages import Bye, ErrorMessage, serialize_message
 from lambda_split.wire.session import ServerSession
 
 __all__ = ["Gateway", "Places", "serve_gateway"]
@@ -184,7 +180,7 @@ class Gateway:
             raise HandshakeTimeout(seconds) from error
         if isinstance(message, bytes):
             raise UnexpectedMessage("a binary frame", protocol.state.value)
-        return message if isinstance(protocol.receive_text(message), Hello) else None
+        return None if isinstance(protocol.receive_text(message), Bye) else message
 
     async def _open(self, hello: Message) -> tuple[Place, ClientConnection, Message]:
         """Open the session on the best replica that takes it.

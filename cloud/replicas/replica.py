@@ -77,7 +77,7 @@ class TrunkReplica:
             format="%(asctime)s %(levelname)s %(message)s",
         )
         self._replica = serve.get_replica_context().replica_id.unique_id
-        self._engine, self._offer = load(settings.model, settings.engine)
+        self._model = load(settings.model, settings.engine, settings.limits)
         self._max_sessions = settings.engine.max_sessions
         self._limits = limits_of(settings.limits, max_connections=connections(self._max_sessions))
         self._metrics = Metrics()
@@ -86,8 +86,7 @@ class TrunkReplica:
         self._fault: InternalError | None = None
         self._server = _ServerThread(
             lambda: serve_trunk(
-                self._engine,
-                self._offer,
+                self._model,
                 bind(get_node_ip_address(), 0),
                 limits=self._limits,
                 pacing=pacing_of(settings.engine),
@@ -116,7 +115,7 @@ class TrunkReplica:
             replica=self._replica,
             url=self._url,
             token=self._token,
-            max_message_bytes=self._limits.max_message_bytes(self._offer.hidden_size),
+            max_message_bytes=self._model.longest_message,
         )
 
     async def metrics(self) -> tuple[str, list[Metric]]:
@@ -152,9 +151,9 @@ class TrunkReplica:
 
     def _measure(self) -> Load:
         return measure(
-            self._engine,
+            self._model.engine,
             max_sessions=self._max_sessions,
-            max_positions=self._offer.max_positions,
+            max_positions=self._model.max_positions,
             seen=self._seen,
         )
 

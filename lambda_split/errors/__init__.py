@@ -47,10 +47,12 @@
     │   │   ├── VersionRefused     ├── FingerprintRefused  ├── SplitRefused
     │   │   ├── WidthRefused       ├── CodecRefused        ├── PositionsRefused
     │   │   ├── CapacityRefused    ├── Unauthorized        ├── TokenMissing
-    │   │   └── TokenRevoked
+    │   │   ├── TokenRevoked       ├── KindRefused         ├── DenoiserSplitRefused
+    │   │   └── PictureRefused
     │   ├── RequestError           one forward was rejected; the session goes on unchanged
     │   │   ├── PositionGap        ├── PositionBeyondEnd   ├── ChunkTooLong
-    │   │   ├── NonFinite          └── CodecOverflow
+    │   │   ├── NonFinite          ├── CodecOverflow       ├── StateMismatch
+    │   │   └── PictureImpossible
     │   ├── ServerError            the server's own trouble; reconnect and replay
     │   │   ├── ServerDraining     ├── SessionEvicted      └── InternalError
     │   └── RemoteError            a code that this version does not know
@@ -143,7 +145,10 @@ from lambda_split.errors.protocol import (
 from lambda_split.errors.refusals import (
     CapacityRefused,
     CodecRefused,
+    DenoiserSplitRefused,
     FingerprintRefused,
+    KindRefused,
+    PictureRefused,
     PositionsRefused,
     Refused,
     SplitRefused,
@@ -158,12 +163,14 @@ from lambda_split.errors.requests import (
     CodecOverflow,
     InternalError,
     NonFinite,
+    PictureImpossible,
     PositionBeyondEnd,
     PositionGap,
     RequestError,
     ServerDraining,
     ServerError,
     SessionEvicted,
+    StateMismatch,
 )
 from lambda_split.errors.usage import (
     ChatTemplateError,
@@ -204,6 +211,7 @@ __all__ = [
     "CodecOverflow",
     "CodecRefused",
     "ConnectionLost",
+    "DenoiserSplitRefused",
     "ExportError",
     "FingerprintRefused",
     "FrameLengthMismatch",
@@ -217,6 +225,7 @@ __all__ = [
     "GraphInvalid",
     "HandshakeTimeout",
     "InternalError",
+    "KindRefused",
     "LambdaSplitError",
     "LinkError",
     "LogitsInvalid",
@@ -227,6 +236,8 @@ __all__ = [
     "OutputExists",
     "OutputNotWritable",
     "PathOutsideBundle",
+    "PictureImpossible",
+    "PictureRefused",
     "PositionBeyondEnd",
     "PositionGap",
     "PositionsRefused",
@@ -247,6 +258,7 @@ __all__ = [
     "SessionEvicted",
     "SplitImpossible",
     "SplitRefused",
+    "StateMismatch",
     "TensorMismatch",
     "TensorMissing",
     "TlsError",

@@ -10,7 +10,10 @@ from lambda_split.errors.wire import WireError
 __all__ = [
     "CapacityRefused",
     "CodecRefused",
+    "DenoiserSplitRefused",
     "FingerprintRefused",
+    "KindRefused",
+    "PictureRefused",
     "PositionsRefused",
     "Refused",
     "SplitRefused",
@@ -98,6 +101,43 @@ class CodecRefused(Refused):
 
     def __str__(self) -> str:
         return f"the device offers the codecs {self.asked}, the server knows {self.served}"
+
+
+@dataclass(eq=False)
+class KindRefused(Refused):
+    """The server serves models of another kind."""
+
+    code: ClassVar[str] = "kind-refused"
+    asked: str
+    served: str
+
+    def __str__(self) -> str:
+        return f"the server serves {self.served}, and this bundle is for {self.asked}"
+
+
+@dataclass(eq=False)
+class DenoiserSplitRefused(Refused):
+    """A split that the server's denoiser cannot do."""
+
+    code: ClassVar[str] = "denoiser-split-refused"
+    asked: str
+    served: str
+
+    def __str__(self) -> str:
+        return f"the split {self.asked!r} is not served: this denoiser can do {self.served}"
+
+
+@dataclass(eq=False)
+class PictureRefused(Refused):
+    """The device asked for larger pictures than the server makes."""
+
+    code: ClassVar[str] = "picture-refused"
+    what: str
+    asked: int
+    limit: int
+
+    def __str__(self) -> str:
+        return f"a picture with {self.asked} {self.what}: the server allows 1 to {self.limit}"
 
 
 @dataclass(eq=False)

@@ -12,12 +12,14 @@ __all__ = [
     "CodecOverflow",
     "InternalError",
     "NonFinite",
+    "PictureImpossible",
     "PositionBeyondEnd",
     "PositionGap",
     "RequestError",
     "ServerDraining",
     "ServerError",
     "SessionEvicted",
+    "StateMismatch",
 ]
 
 
@@ -59,6 +61,29 @@ class ChunkTooLong(RequestError):
 
     def __str__(self) -> str:
         return f"a chunk of {self.tokens} tokens: between 1 and {self.limit} are allowed"
+
+
+@dataclass(eq=False)
+class StateMismatch(RequestError):
+    """A picture's state has another number of tensors than its step needs."""
+
+    code: ClassVar[str] = "state-mismatch"
+    found: int
+    expected: int
+
+    def __str__(self) -> str:
+        return f"a state of {self.found} tensors for a step that needs {self.expected}"
+
+
+@dataclass(eq=False)
+class PictureImpossible(RequestError):
+    """The server cannot make this picture, or this step of it."""
+
+    code: ClassVar[str] = "picture-impossible"
+    reason: str
+
+    def __str__(self) -> str:
+        return f"the server cannot make this picture: {self.reason}"
 
 
 @dataclass(eq=False)

@@ -6,7 +6,7 @@ ends it. Unknown fields are ignored so that either side may be newer; every fiel
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -20,6 +20,7 @@ __all__ = [
     "ControlMessage",
     "ErrorMessage",
     "Hello",
+    "PictureHello",
     "Welcome",
     "message_type",
     "parse_message",
@@ -65,13 +66,45 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello", tag_field="t
     replay_positions: U32 = 0
 
 
+class PictureHello(
+    msgspec.Struct, frozen=True, kw_only=True, tag="picture-hello", tag_field="type"
+):
+    """The first message of a device that makes pictures.
+
+    Attributes:
+        protocol: The protocol version that the device speaks.
+        fingerprint: Identity of the pipeline that the bundle was made from.
+        split: ``whole`` where the trunk is the whole denoiser, ``deep`` where the device keeps the
+            denoiser's first and last blocks.
+        formats: Tensor formats the device can do, in its order of preference.
+        latents: The most latent positions of a picture: images × height × width.
+        context: The most positions of conditioning: prompts, negative ones included, × tokens.
+        steps: The most steps of a picture.
+        witnesses: Digests of some of the denoiser's tensors; the server compares those it holds.
+        agent: Name and version of the device's software, for the server's log.
+        resumed_step: The step at which an earlier connection was lost, from which this device goes
+            on; 0 for a new session.
+    """
+
+    protocol: U32
+    fingerprint: Digest
+    split: Literal["whole", "deep"]
+    formats: Annotated[tuple[CodecLabel, ...], Meta(max_length=64)]
+    latents: U32
+    context: U32
+    steps: U32
+    witnesses: Witnesses = {}
+    agent: ShortText = ""
+    resumed_step: U32 = 0
+
+
 class Welcome(msgspec.Struct, frozen=True, kw_only=True, tag="welcome", tag_field="type"):
     """The server's answer to a hello that it accepts.
 
     Attributes:
         session: A random id, for logs on both sides; it grants nothing.
-        codec: The codec chosen, for both directions.
-        max_positions: Positions that this session may use.
+        codec: The codec chosen, for both directions; of pictures the tensor format.
+        max_positions: Positions that this session may use; of pictures the steps.
         max_chunk_tokens: The most positions one frame may carry.
         max_in_flight: The most forwards that may wait for their replies.
         agent: Name and version of the server's software.
@@ -130,7 +163,7 @@ def _printable(text: str) -> str:
     return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 
-ControlMessage = Hello | Welcome | ErrorMessage | Bye
+ControlMessage = Hello | PictureHello | Welcome | ErrorMessage | Bye
 
 _DECODER: msgspec.json.Decoder[ControlMessage] = msgspec.json.Decoder(ControlMessage)
 

@@ -17,7 +17,6 @@ Bytes and texts come in, events and bytes go out; the caller owns the socket. A 
 
 from __future__ import annotations
 
-import collections
 import enum
 from dataclasses import dataclass
 
@@ -31,13 +30,16 @@ from lambda_split.errors import (
     RequestError,
     SequenceBroken,
     UnexpectedMessage,
+    WireError,
 )
 from lambda_split.wire.codecs import Encoded
 from lambda_split.wire.frames import MAX_U32, Codec, Frame, FrameKind, parse_frame
+from lambda_split.wire.in_flight import InFlight, Rejected
 from lambda_split.wire.messages import (
     Bye,
     ErrorMessage,
     Hello,
+    PictureHello,
     Welcome,
     message_type,
     parse_message,
@@ -73,7 +75,7 @@ class ServerSession:
         self._width = 0
         self._ends: dict[int, int] = {}  # of the forwards in flight, by sequence number
 
-    def receive_text(self, text: str) -> Hello | Bye:
+    def receive_text(self, text: str) -> Hello | PictureHello | Bye:
         """A text frame came in.
 
         Raises:
@@ -84,7 +86,7 @@ class ServerSession:
         if isinstance(message, Bye):
             self.state = State.CLOSED
             return message
-        if isinstance(message, Hello) and self.state is State.AWAIT_HELLO:
+        if isinstance(message, Hello | PictureHello) and self.state is State.AWAIT_HELLO:
             return message
         raise UnexpectedMessage(message_type(message), self.state.value)
 
@@ -107,7 +109,7 @@ class ServerSession:
         Raises:
             ProtocolError: the connection cannot go on.
             RequestError: this forward is rejected: answer it with :meth:`reject`, whose sequence is
-                :attr:`rejected_sequence`.
+                :attr:`last_sequence`.
         """
         if self._welcome is None or self.state is not State.OPEN:
             raise UnexpectedMessage("a binary frame", self.state.value)
@@ -135,7 +137,7 @@ class ServerSession:
         return frame
 
     @property
-    def rejected_sequence(self) -> int:
+    def last_sequence(self) -> int:
         """The sequence number of the forward that :meth:`receive_binary` saw last."""
         return (self._next_sequence - 1) & MAX_U32
 
@@ -160,16 +162,7 @@ class ServerSession:
 
 
 @dataclass(frozen=True)
-class Rejected:
-    """The server rejected one forward; the session goes on as if it had not been sent."""
-
-    sequence: int
-    error: RequestError
-
-
-@dataclass(frozen=True)
 class _Pending:
-    sequence: int
     start: int  # of the reply
     tokens: int  # of the reply
 
@@ -186,13 +179,12 @@ class DeviceSession:
         self.state = State.CONNECTING
         self._hello = hello
         self._codec: Codec | None = None
-        self._next_sequence = 0
-        self._pending: collections.deque[_Pending] = collections.deque()
+        self._in_flight: InFlight[_Pending] = InFlight()
 
     @property
     def in_flight(self) -> int:
         """Forwards that wait for their reply."""
-        return len(self._pending)
+        return len(self._in_flight)
 
     @property
     def codec(self) -> Codec:
@@ -237,15 +229,11 @@ class DeviceSession:
         raise UnexpectedMessage(message_type(message), self.state.value)
 
     def _receive_error(self, message: ErrorMessage) -> Rejected:
-        error = message.to_error()
-        if message.sequence is None or not isinstance(error, RequestError):
+        try:
+            return self._in_flight.failed(message)
+        except WireError:  # told by the server, or that it broke the protocol
             self.state = State.CLOSED
-            raise error
-        expected = self._pending[0].sequence if self._pending else self._next_sequence
-        if not self._pending or message.sequence != expected:
-            raise SequenceBroken(message.sequence, expected)
-        self._pending.popleft()
-        return Rejected(message.sequence, error)
+            raise
 
     def forward(self, start: int, tokens: int, encoded: Encoded, *, reply: int) -> bytes:
         """The binary frame that sends a chunk.
@@ -261,13 +249,12 @@ class DeviceSession:
             codec=self.codec,
             start=start,
             tokens=tokens,
-            sequence=self._next_sequence,
+            sequence=self._in_flight.next_sequence,
             payload=encoded.payload,
             reply=reply,
             scaled=encoded.scaled,
         )
-        self._pending.append(_Pending(frame.sequence, start + tokens - reply, reply))
-        self._next_sequence = (self._next_sequence + 1) & MAX_U32
+        self._in_flight.send(_Pending(start + tokens - reply, reply))
         return frame.serialize()
 
     def receive_binary(self, message: bytes) -> Frame:
@@ -276,19 +263,18 @@ class DeviceSession:
         Raises:
             ProtocolError: it is not that reply, or malformed.
         """
-        if self.state is not State.OPEN or not self._pending:
+        if self.state is not State.OPEN or not self._in_flight:
             raise UnexpectedMessage("a binary frame", self.state.value)
-        pending = self._pending[0]
+        pending = self._in_flight.oldest
         frame = parse_frame(message, width=self._hello.hidden_size, max_tokens=pending.tokens)
         if frame.kind is not FrameKind.HIDDEN:
             raise FrameUnknownKind(frame.kind)
         if frame.codec is not self._codec:
             raise FrameUnknownCodec(frame.codec)
-        if frame.sequence != pending.sequence:
-            raise SequenceBroken(frame.sequence, pending.sequence)
+        self._in_flight.check(frame.sequence)
         if (frame.start, frame.tokens) != (pending.start, pending.tokens):
             raise UnexpectedMessage("a reply for other positions", self.state.value)
-        self._pending.popleft()
+        self._in_flight.answered()
         return frame
 
     def close(self, reason: str = "") -> str:

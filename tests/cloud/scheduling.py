@@ -2,15 +2,23 @@
 
 import threading
 
+import torch
+
+from cloud.forwards import Forward
 from cloud.scheduler import Scheduler
 from lambda_split.wire import codecs
 from lambda_split.wire.frames import Codec, Frame, FrameKind
-from tests.cloud.serving import WIDTH, run
+from tests.cloud.serving import LAYERS, POSITIONS, WIDTH, run
+
+
+def room(engine, layers=LAYERS):
+    """How a session of the usual size is opened."""
+    return lambda: engine.open(layers, POSITIONS)
 
 
 def forward(start, hidden, sequence=0, reply=None, codec=Codec.FP32):
     encoded = codecs.encode(hidden, codec)
-    return Frame(
+    frame = Frame(
         kind=FrameKind.FORWARD,
         codec=codec,
         start=start,
@@ -19,6 +27,7 @@ def forward(start, hidden, sequence=0, reply=None, codec=Codec.FP32):
         payload=encoded.payload,
         reply=len(hidden) if reply is None else reply,
     )
+    return Forward(frame, WIDTH, torch.float32)
 
 
 class Panic(BaseException):
@@ -60,6 +69,10 @@ class Observed:
         for outcome in self.engine.step(batch):
             self.events.append("outcome")
             yield outcome
+
+    @property
+    def open_sessions(self):
+        return self.engine.open_sessions
 
     @property
     def pool_use(self):

@@ -14,6 +14,7 @@ from cloud.connection import Limits
 from cloud.engine import BatchingEngine, KVGeometry, KVPool
 from cloud.listener import bind
 from cloud.server import serve
+from cloud.text import LanguageModel
 from cloud.tokens import Grant, digest_of
 from lambda_split.errors import LambdaSplitError
 from lambda_split.partition import Checkpoint, GrowingKVCache, Trunk
@@ -93,9 +94,11 @@ class Model:
 @contextlib.asynccontextmanager
 async def serving(model, *, engine=None, limits=LIMITS, offer=None, **settings):
     listener = bind("127.0.0.1", 0)
+    served = LanguageModel(
+        engine or model.engine(), offer or model.offer(), limits.max_chunk_tokens
+    )
     async with serve(
-        engine or model.engine(),
-        offer or model.offer(),
+        served,
         listener,
         limits=limits,
         **settings,

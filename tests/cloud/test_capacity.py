@@ -11,6 +11,7 @@ from websockets.exceptions import ConnectionClosed
 from cloud.admission import Waiting
 from cloud.engine import Work
 from cloud.loading import TrunkSettings, load_service
+from cloud.text import longest_forward
 from lambda_split.errors import CapacityRefused, SessionEvicted, UsageError
 from lambda_split.split import Split
 from lambda_split.wire.messages import MAX_MESSAGE_BYTES
@@ -100,7 +101,7 @@ def test_a_session_that_waits_for_a_reply_is_not_idle(model, slow):
 def test_before_the_welcome_only_short_messages_are_read(model):
     async def scenario():
         async with serving(model) as url, connect(url, compression=None) as socket:
-            assert LIMITS.max_message_bytes(WIDTH) > MAX_MESSAGE_BYTES
+            assert longest_forward(WIDTH, LIMITS.max_chunk_tokens) > MAX_MESSAGE_BYTES
             with contextlib.suppress(ConnectionClosed):  # while it is still being sent
                 await socket.send(b"\0" * (MAX_MESSAGE_BYTES + 1))
             await asyncio.wait_for(socket.wait_closed(), 5)

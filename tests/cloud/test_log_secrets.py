@@ -54,7 +54,7 @@ def everything(url, model, issuer, token_path, reload):
         forward(connection, marked(2, 3e35))  # makes this trunk raise
     payloads.append(marked(2, 3e35).tobytes())
     with connected(url, model, **settings) as connection:
-        connection._socket.send(b"\x01\x01" + hidden_states(3, 9).tobytes())  # no frame
+        connection._link._socket.send(b"\x01\x01" + hidden_states(3, 9).tobytes())  # no frame
         with pytest.raises(LambdaSplitError):
             connection.receive()
         payloads.append(hidden_states(3, 9).tobytes())

@@ -5,12 +5,13 @@ import contextlib
 import dataclasses
 import socket
 import ssl
+import time
 
 import pytest
 from websockets.asyncio.client import connect
 from websockets.frames import Frame, Opcode
 
-from cloud.newcomers import Newcomers
+from cloud.newcomers import AcceptPace, Newcomers
 from lambda_split.errors import HandshakeTimeout
 from tests.certificates import Issuer
 from tests.cloud.serving import LIMITS, Device, Reference, hidden_states, run, same, serving
@@ -244,3 +245,39 @@ def test_those_who_were_welcomed_or_left_make_room():
         assert newcomers.dropped == 0
         assert len(newcomers) == 2
         assert not any(hung_up(theirs) for _, theirs in (made[0], made[2], made[3]))
+
+
+def test_the_pace_is_a_rate_and_a_burst():
+    pace = AcceptPace(10)
+    now = time.monotonic()
+    taken = 0
+    while pace.allows(now):
+        pace.count()
+        taken += 1
+    assert taken == 20  # two seconds' worth
+    assert not pace.allows(now + 0.05)
+    assert pace.allows(now + 0.11)
+
+
+def test_a_storm_of_connections_is_accepted_at_a_steady_pace(model, caplog):
+    limits = dataclasses.replace(LIMITS, newcomers_per_s=20)
+
+    async def body():
+        async with serving(model, limits=limits) as url:
+            host, port = url.removeprefix("ws://").split(":")
+            begin = time.monotonic()
+            async with Device.connected(url, model.hello()) as device:
+                knocking = [asyncio.open_connection(host, int(port)) for _ in range(60)]
+                connections = await asyncio.gather(*knocking)  # the kernel takes them at once
+                reply = await device.forward(0, hidden_states(3, 1))
+                for _, writer in connections:
+                    writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+                for reader, writer in connections:
+                    assert b"200" in await reader.readline()
+                    writer.close()
+                return reply, time.monotonic() - begin
+
+    reply, seconds = run(body())
+    assert same(reply, Reference(model.trunk).forward(0, hidden_states(3, 1)))
+    assert seconds > 0.9  # 61 are 40 and 21 at 20 a second, in pauses of a second
+    assert not [record for record in caplog.records if record.levelname in {"ERROR", "CRITICAL"}]

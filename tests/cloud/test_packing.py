@@ -7,6 +7,9 @@ from torch import nn
 from cloud.engine import packing
 from cloud.engine.packing import PackedLinear, pack_linear_layers
 
+# oneDNN computes in bfloat16 on such processors only; on others the layers stay as they are.
+PACKS_BF16 = "AVX512" in torch.backends.cpu.get_cpu_capability()
+
 
 def model(*, dtype=torch.float32, bias=True):
     torch.manual_seed(0)
@@ -19,8 +22,9 @@ def model(*, dtype=torch.float32, bias=True):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_they_compute_what_they_replace(dtype, bias, rows):
     plain, packed = model(dtype=dtype, bias=bias), model(dtype=dtype, bias=bias)
-    assert pack_linear_layers(packed) == 2
-    assert [type(layer) for layer in packed[1]] == [PackedLinear, nn.SiLU, PackedLinear]
+    kind = PackedLinear if dtype is torch.float32 or PACKS_BF16 else nn.Linear
+    assert pack_linear_layers(packed) == (2 if kind is PackedLinear else 0)
+    assert [type(layer) for layer in packed[1]] == [kind, nn.SiLU, kind]
     hidden = torch.randn(1, rows, 48, dtype=dtype)
     with torch.inference_mode():
         found, wanted = packed(hidden), plain(hidden)

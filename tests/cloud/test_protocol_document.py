@@ -6,6 +6,7 @@ import pytest
 
 from cloud.admission import Waiting
 from cloud.connection import Limits, close_code
+from cloud.text import longest_forward
 from lambda_split.errors import (
     CapacityRefused,
     FrameVersion,
@@ -28,8 +29,8 @@ def test_defaults_are_those_of_the_code():
     assert f"| time until the hello | {limits.handshake_s} s |" in DOCUMENT
     assert f"may lose its place to another | {Waiting().evict_idle_s:g} s |" in DOCUMENT
     assert f"before the welcome, before it is read | {MAX_MESSAGE_BYTES} bytes" in DOCUMENT
-    assert limits.max_message_bytes(4096) == 28 + 512 * (4096 * 4 + 1)
-    assert limits.max_message_bytes(1) == 16384
+    assert longest_forward(4096, limits.max_chunk_tokens) == 28 + 512 * (4096 * 4 + 1)
+    assert longest_forward(1, limits.max_chunk_tokens) == 16384
 
 
 @pytest.mark.parametrize(

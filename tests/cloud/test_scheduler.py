@@ -4,19 +4,20 @@ import asyncio
 import threading
 
 import pytest
+import torch
 
 from cloud.admission import Waiting
+from cloud.forwards import Forward
 from cloud.pacing import Pacing
 from lambda_split.errors import CapacityRefused, NonFinite, PositionGap, SessionEvicted
-from lambda_split.wire import codecs
 from lambda_split.wire.frames import Codec, Frame, FrameKind
-from tests.cloud.scheduling import as_array, forward, scheduled
-from tests.cloud.serving import LAYERS, POSITIONS, WIDTH, Reference, hidden_states, marked, same
+from tests.cloud.scheduling import as_array, forward, room, scheduled
+from tests.cloud.serving import POSITIONS, WIDTH, Reference, hidden_states, marked, same
 
 
 def test_a_step_takes_the_oldest_forward_of_each_session(model):
     async def scenario(scheduler, engine):
-        a, b, c = [await scheduler.open(LAYERS, POSITIONS) for _ in range(3)]
+        a, b, c = [await scheduler.open(room(engine)) for _ in range(3)]
         first = scheduler.submit(a, forward(0, hidden_states(2)))
         await asyncio.to_thread(engine.entered.wait)
         waiting = [
@@ -42,10 +43,10 @@ def test_a_step_takes_the_oldest_forward_of_each_session(model):
 
 def test_the_engine_is_touched_by_one_thread_only(model):
     async def scenario(scheduler, engine):
-        session = await scheduler.open(LAYERS, POSITIONS)
+        session = await scheduler.open(room(engine))
         await scheduler.submit(session, forward(0, hidden_states(2)))
         scheduler.close(session)
-        await scheduler.open(LAYERS, POSITIONS)
+        await scheduler.open(room(engine))
         return engine.threads
 
     (thread,) = scheduled(model, scenario)
@@ -54,14 +55,15 @@ def test_the_engine_is_touched_by_one_thread_only(model):
 
 def test_exceptions_reach_their_own_waiter_only(model):
     async def scenario(scheduler, engine):
-        good, gap, nan = [await scheduler.open(LAYERS, POSITIONS) for _ in range(3)]
+        good, gap, nan = [await scheduler.open(room(engine)) for _ in range(3)]
         blocker = scheduler.submit(good, forward(0, hidden_states(3, 1)))
         await asyncio.to_thread(engine.entered.wait)
-        poisoned = codecs.Encoded(b"\xff" * 4 * WIDTH)
+        frame = Frame(FrameKind.FORWARD, Codec.FP32, 0, 1, 0, b"\xff" * 4 * WIDTH)
+        poisoned = Forward(frame, WIDTH, torch.float32)
         answers = asyncio.gather(
             blocker,
             scheduler.submit(gap, forward(5, hidden_states(1))),
-            scheduler.submit(nan, Frame(FrameKind.FORWARD, Codec.FP32, 0, 1, 0, poisoned.payload)),
+            scheduler.submit(nan, poisoned),
             scheduler.submit(good, forward(3, hidden_states(2, 2))),
             return_exceptions=True,
         )
@@ -78,18 +80,18 @@ def test_exceptions_reach_their_own_waiter_only(model):
 
 def test_opening_beyond_capacity_is_refused_in_the_caller(model):
     async def scenario(scheduler, engine):
-        session = await scheduler.open(LAYERS, POSITIONS)
+        session = await scheduler.open(room(engine))
         with pytest.raises(CapacityRefused):
-            await scheduler.open(LAYERS, POSITIONS)
+            await scheduler.open(room(engine))
         scheduler.close(session)
-        return await scheduler.open(LAYERS, POSITIONS)
+        return await scheduler.open(room(engine))
 
     assert scheduled(model, scenario, max_sessions=1).max_positions == POSITIONS
 
 
 def test_closing_a_session_drops_what_it_has_waiting(model):
     async def scenario(scheduler, engine):
-        session = await scheduler.open(LAYERS, POSITIONS)
+        session = await scheduler.open(room(engine))
         running = scheduler.submit(session, forward(0, hidden_states(2)))
         await asyncio.to_thread(engine.entered.wait)
         waiting = scheduler.submit(session, forward(2, hidden_states(1)))
@@ -98,7 +100,7 @@ def test_closing_a_session_drops_what_it_has_waiting(model):
         await running
         with pytest.raises(asyncio.CancelledError):
             await waiting
-        await scheduler.open(LAYERS, POSITIONS)  # after the close, which waits for the step
+        await scheduler.open(room(engine))  # after the close, which waits for the step
         return engine.steps, engine.engine.open_sessions
 
     steps, still_open = scheduled(model, scenario, hold=True)
@@ -108,10 +110,10 @@ def test_closing_a_session_drops_what_it_has_waiting(model):
 
 def test_an_open_that_nobody_waits_for_any_more_is_closed_again(model):
     async def scenario(scheduler, engine):
-        session = await scheduler.open(LAYERS, POSITIONS)
+        session = await scheduler.open(room(engine))
         running = scheduler.submit(session, forward(0, hidden_states(2)))
         await asyncio.to_thread(engine.entered.wait)
-        opening = asyncio.ensure_future(scheduler.open(LAYERS, POSITIONS))
+        opening = asyncio.ensure_future(scheduler.open(room(engine)))
         await asyncio.sleep(0.01)
         opening.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -127,12 +129,12 @@ def test_an_open_that_nobody_waits_for_any_more_is_closed_again(model):
 
 def test_sessions_open_and_close_between_the_steps_of_a_prompt(model):
     async def scenario(scheduler, engine):
-        a, b = [await scheduler.open(LAYERS, POSITIONS) for _ in range(2)]
+        a, b = [await scheduler.open(room(engine)) for _ in range(2)]
         prompt = scheduler.submit(a, forward(0, hidden_states(60)))
         await asyncio.to_thread(engine.entered.wait)
         engine.events.clear()
         scheduler.close(b)
-        opening = asyncio.ensure_future(scheduler.open(LAYERS, POSITIONS))
+        opening = asyncio.ensure_future(scheduler.open(room(engine)))
         await asyncio.sleep(0)
         engine.gate.set()
         await asyncio.gather(prompt, opening)
@@ -146,7 +148,7 @@ def test_sessions_open_and_close_between_the_steps_of_a_prompt(model):
 
 def test_a_prompt_in_pieces_gives_what_it_gives_whole(model):
     async def scenario(scheduler, engine):
-        session = await scheduler.open(LAYERS, POSITIONS)
+        session = await scheduler.open(room(engine))
         answers = [
             scheduler.submit(session, forward(0, hidden_states(50, 1), reply=45)),
             scheduler.submit(session, forward(30, hidden_states(40, 2), reply=1)),
@@ -167,7 +169,7 @@ def test_a_prompt_in_pieces_gives_what_it_gives_whole(model):
 
 def test_a_prompt_that_fails_in_its_last_piece_is_taken_back_whole(model, fragile):
     async def scenario(scheduler, engine):
-        session = await scheduler.open(LAYERS, POSITIONS)
+        session = await scheduler.open(room(engine))
         first = scheduler.submit(session, forward(0, hidden_states(20, 1)))
         await first
         failing = scheduler.submit(session, forward(5, marked(40, 1e25)))
@@ -183,7 +185,7 @@ def test_a_prompt_that_fails_in_its_last_piece_is_taken_back_whole(model, fragil
 
 def test_a_prompt_waits_for_no_other_and_decoding_for_none(model):
     async def scenario(scheduler, engine):
-        greedy, other, decoder = [await scheduler.open(LAYERS, POSITIONS) for _ in range(3)]
+        greedy, other, decoder = [await scheduler.open(room(engine)) for _ in range(3)]
         blocker = scheduler.submit(decoder, forward(0, hidden_states(1)))
         await asyncio.to_thread(engine.entered.wait)
         waiting = [
@@ -208,9 +210,9 @@ def test_a_prompt_waits_for_no_other_and_decoding_for_none(model):
 def test_under_pressure_the_last_one_admitted_gives_way_and_the_first_goes_on(model):
     async def scenario(scheduler, engine):
         evicted = []
-        first = await scheduler.open(LAYERS, POSITIONS)
-        second = await scheduler.open(LAYERS, POSITIONS, on_evicted=lambda: evicted.append("2"))
-        third = await scheduler.open(LAYERS, POSITIONS, on_evicted=lambda: evicted.append("3"))
+        first = await scheduler.open(room(engine))
+        second = await scheduler.open(room(engine), on_evicted=lambda: evicted.append("2"))
+        third = await scheduler.open(room(engine), on_evicted=lambda: evicted.append("3"))
         for session in (first, second, third):
             await scheduler.submit(session, forward(0, hidden_states(16)))
         await scheduler.submit(first, forward(16, hidden_states(16)))  # a fourth block: all taken
@@ -230,8 +232,8 @@ def test_under_pressure_the_last_one_admitted_gives_way_and_the_first_goes_on(mo
 def test_under_pressure_idle_sessions_go_first(model):
     async def scenario(scheduler, engine):
         evicted = []
-        await scheduler.open(LAYERS, POSITIONS, on_evicted=lambda: evicted.append("idle"))
-        young = await scheduler.open(LAYERS, POSITIONS, on_evicted=lambda: evicted.append("young"))
+        await scheduler.open(room(engine), on_evicted=lambda: evicted.append("idle"))
+        young = await scheduler.open(room(engine), on_evicted=lambda: evicted.append("young"))
         await scheduler.submit(young, forward(0, hidden_states(20)))
         await scheduler.submit(young, forward(20, hidden_states(40)))
         return evicted
@@ -242,16 +244,16 @@ def test_under_pressure_idle_sessions_go_first(model):
 
 def test_while_too_much_waits_nobody_is_let_in(model):
     async def scenario(scheduler, engine):
-        session = await scheduler.open(LAYERS, POSITIONS)
+        session = await scheduler.open(room(engine))
         running = scheduler.submit(session, forward(0, hidden_states(2)))
         await asyncio.to_thread(engine.entered.wait)
         waiting = scheduler.submit(session, forward(2, hidden_states(60)))
-        opening = asyncio.ensure_future(scheduler.open(LAYERS, POSITIONS))
+        opening = asyncio.ensure_future(scheduler.open(room(engine)))
         await asyncio.sleep(0.01)
         engine.gate.set()
         with pytest.raises(CapacityRefused, match="60 positions are waiting"):
             await opening
         await asyncio.gather(running, waiting)
-        await scheduler.open(LAYERS, POSITIONS)
+        await scheduler.open(room(engine))
 
     scheduled(model, scenario, hold=True, waiting=Waiting(max_positions=50))

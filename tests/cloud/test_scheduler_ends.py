@@ -9,13 +9,13 @@ import pytest
 from lambda_split.errors import InternalError, ServerDraining
 from lambda_split.wire.frames import Codec
 from tests.cloud.conftest import served_trunk
-from tests.cloud.scheduling import Panic, as_array, forward, scheduled
-from tests.cloud.serving import LAYERS, POSITIONS, hidden_states
+from tests.cloud.scheduling import Panic, as_array, forward, room, scheduled
+from tests.cloud.serving import hidden_states
 
 
 def test_stopping_finishes_the_step_and_sends_the_rest_away(model):
     async def scenario(scheduler, engine):
-        session = await scheduler.open(LAYERS, POSITIONS)
+        session = await scheduler.open(room(engine))
         running = scheduler.submit(session, forward(0, hidden_states(2)))
         await asyncio.to_thread(engine.entered.wait)
         waiting = scheduler.submit(session, forward(2, hidden_states(1)))
@@ -27,7 +27,7 @@ def test_stopping_finishes_the_step_and_sends_the_rest_away(model):
         with pytest.raises(ServerDraining):
             await scheduler.submit(session, forward(2, hidden_states(1)))
         with pytest.raises(ServerDraining):
-            await scheduler.open(LAYERS, POSITIONS)
+            await scheduler.open(room(engine))
         return await running
 
     reply = scheduled(model, scenario, hold=True)
@@ -48,7 +48,7 @@ def test_stopping_interrupts_a_step_that_takes_too_long(model):
         layer.register_forward_pre_hook(record)
 
     async def scenario(scheduler, engine):
-        session = await scheduler.open(LAYERS, POSITIONS)
+        session = await scheduler.open(room(engine))
         running = scheduler.submit(session, forward(0, hidden_states(2)))
         await asyncio.to_thread(in_first_layer.wait)
         stopping = asyncio.ensure_future(scheduler.stop(0))
@@ -66,7 +66,7 @@ def test_stopping_interrupts_a_step_that_takes_too_long(model):
 
 def test_a_canceled_stop_still_ends_the_thread(model, slow):
     async def scenario(scheduler, engine):
-        session = await scheduler.open(LAYERS, POSITIONS)
+        session = await scheduler.open(room(engine))
         running = scheduler.submit(session, forward(0, hidden_states(2)))
         await asyncio.to_thread(engine.entered.wait)
         stopping = asyncio.ensure_future(scheduler.stop(10))
@@ -90,7 +90,7 @@ def test_a_fault_in_taking_a_work_back_is_that_work_s_error(model):
     trunk.stack.layers[-1].register_forward_hook(enlarge)
 
     async def scenario(scheduler, engine):
-        session = await scheduler.open(LAYERS, POSITIONS)
+        session = await scheduler.open(room(engine))
         engine.revert_fault = RuntimeError("no way back")
         too_large = forward(0, hidden_states(2), codec=Codec.BF16)
         with pytest.raises(RuntimeError, match="no way back"):
@@ -102,12 +102,12 @@ def test_a_fault_in_taking_a_work_back_is_that_work_s_error(model):
 
 def test_whatever_waits_is_told_when_the_engine_s_thread_dies(model, caplog):
     async def scenario(scheduler, engine):
-        session, other = [await scheduler.open(LAYERS, POSITIONS) for _ in range(2)]
+        session, other = [await scheduler.open(room(engine)) for _ in range(2)]
         forwards = [scheduler.submit(session, forward(0, hidden_states(2)))]
         await asyncio.to_thread(engine.entered.wait)
         forwards.append(scheduler.submit(session, forward(2, hidden_states(1))))
         forwards.append(scheduler.submit(other, forward(0, hidden_states(1))))
-        opening = asyncio.ensure_future(scheduler.open(LAYERS, POSITIONS))
+        opening = asyncio.ensure_future(scheduler.open(room(engine)))
         await asyncio.sleep(0.01)
         engine.step_fault = Panic("never seen before")
         engine.gate.set()
@@ -116,7 +116,7 @@ def test_whatever_waits_is_told_when_the_engine_s_thread_dies(model, caplog):
         with pytest.raises(InternalError):
             await scheduler.submit(other, forward(0, hidden_states(1)))
         with pytest.raises(InternalError):
-            await scheduler.open(LAYERS, POSITIONS)
+            await scheduler.open(room(engine))
         return errors
 
     errors = scheduled(model, scenario, hold=True)
@@ -130,7 +130,7 @@ def test_stopping_while_a_step_is_composed_leaves_each_forward_to_one_side(model
     composing, go_on = threading.Event(), threading.Event()
 
     async def scenario(scheduler, engine):
-        sessions = [await scheduler.open(LAYERS, POSITIONS) for _ in range(3)]
+        sessions = [await scheduler.open(room(engine)) for _ in range(3)]
         running = scheduler.submit(sessions[0], forward(0, hidden_states(1)))
         await asyncio.to_thread(engine.entered.wait)
         reserve = engine.engine.reserve

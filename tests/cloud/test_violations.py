@@ -12,6 +12,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+from cloud.text import longest_forward
 from lambda_split.errors import (
     FrameLengthMismatch,
     FrameOversized,
@@ -188,7 +189,7 @@ def test_a_device_that_says_nothing_is_sent_away(model):
 
 
 def test_a_message_above_the_largest_legal_frame_is_not_read(model):
-    limit = LIMITS.max_message_bytes(WIDTH)
+    limit = longest_forward(WIDTH, LIMITS.max_chunk_tokens)
 
     async def scenario():
         async with serving(model) as url, Device.connected(url, model.hello()) as other:

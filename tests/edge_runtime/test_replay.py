@@ -462,7 +462,7 @@ def test_an_interrupt_while_the_link_is_stuck_leaves_nothing_behind(size) -> Non
         begin = time.monotonic()
         trunk.abandon()
         over.set()
-        assert time.monotonic() - begin < 1.0  # no goodbye behind megabytes
+        assert time.monotonic() - begin < 5.0  # no goodbye behind megabytes
         assert not [thread for thread in threading.enumerate() if thread.name == "sender"]
         assert trunk.length == 0
         trunk.send(0, wide[:3], reply=3)

@@ -61,7 +61,7 @@ def test_a_reply_is_read_while_the_next_chunk_is_stuck() -> None:
         connection.send(0, 1, first, reply=1)
         connection.send(1, 120, second, reply=1)
         assert connection.receive().payload == first.payload
-        assert connection._sender._waiting  # the second is still on its way
+        assert connection._link._sender._waiting  # the second is still on its way
         answered.set()
         assert connection.receive().payload == second.payload[-ROW_BYTES:]
         connection.close()
@@ -106,7 +106,7 @@ def test_what_waits_to_be_sent_is_bounded(monkeypatch) -> None:
         nonlocal most
         for start in range(0, 120, 4):  # half a megabyte each
             connection.send(start, 4, _encoded(4), reply=0)
-            most = max(most, connection._sender._queued_bytes)
+            most = max(most, connection._link._sender._queued_bytes)
 
     with hostile_server(script) as server:
         connection = _connect(server.url)
@@ -137,7 +137,7 @@ def test_who_waits_for_a_reply_learns_that_sending_failed() -> None:
         with pytest.raises(ConnectionLost, match=r"read nothing for 0\.5 s|no answer within"):
             connection.receive()
         with pytest.raises(ConnectionLost, match=r"read nothing for 0\.5 s"):
-            connection._sender.flush()
+            connection._link._sender.flush()
         connection.close()
         assert time.monotonic() - begin < 5
         over.set()

@@ -56,7 +56,7 @@ def server_session(data: bytes) -> None:
             try:
                 frame = server.receive_binary(message)
             except RequestError as error:
-                assert server.rejected_sequence == sequence
+                assert server.last_sequence == sequence
                 _told(server.reject(sequence, error), error, sequence)
                 sequence = (sequence + 1) & MAX_U32
             except ProtocolError:

@@ -135,7 +135,7 @@ def counted_evictions() -> Iterator[_Evictions]:
 
     That log is quiet meanwhile: interruptions are what a load run makes.
     """
-    logger = logging.getLogger("edge_runtime.replay")
+    logger = logging.getLogger("edge_runtime.outage")
     handler = _Evictions()
     propagates = logger.propagate
     logger.propagate = False

@@ -156,7 +156,7 @@ def test_a_forward_that_does_not_fit_is_rejected_and_the_session_goes_on(changes
     with pytest.raises(error) as caught:
         server.receive_binary(forward(sequence=1, **changes))
     assert caught.value.wire_fields() == fields
-    assert server.rejected_sequence == 1
+    assert server.last_sequence == 1
     message = parse_message(server.reject(1, caught.value))
     assert (message.code, message.sequence) == (error.code, 1)
     assert server.length == 5
@@ -230,7 +230,7 @@ def test_whatever_fails_the_length_is_that_of_the_last_success(script):
             # It must be one whatever comes of those in flight.
             ends = [one.start + one.tokens for one, _ in waiting]
             assert start > max([length, *ends])
-            server.reject(server.rejected_sequence, error)
+            server.reject(server.last_sequence, error)
         else:
             waiting.append((frame, works))
         settle(settled if len(waiting) < 3 else len(waiting))
@@ -338,7 +338,7 @@ def test_either_side_may_say_bye():
 
 def test_sequence_numbers_start_again_after_the_last():
     device, server = opened()
-    device._next_sequence = server._next_sequence = MAX_U32
+    device._in_flight._next = server._next_sequence = MAX_U32
     for expected in (MAX_U32, 0):
         received = server.receive_binary(device.forward(0, 1, chunk(1), reply=1))
         assert received.sequence == expected

@@ -1,0 +1,1 @@
+"""Denoisers, as a server serves them: conditioning in, predicted noise out, step by step."""

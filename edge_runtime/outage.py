@@ -1,0 +1,69 @@
+"""A time without a trunk: when to try again, and when to give up."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from edge_runtime.retry import RetryPolicy
+from lambda_split.errors import CapacityRefused, ConnectionLost, LambdaSplitError, ServerError
+
+__all__ = ["Outage"]
+
+_logger = logging.getLogger(__name__)
+
+
+class Outage:
+    """Keeps count of attempts to come back, as a policy says.
+
+    Args:
+        policy: How long to wait, and how hard to try.
+    """
+
+    def __init__(self, policy: RetryPolicy) -> None:
+        self._policy = policy
+        self._interrupted = False
+        self._wished_pause_s = 0.0  # by a server that is full
+        self._spread = False  # whether others lost this server with us, who should not come at once
+        self._attempt = 0
+        self._deadline = 0.0
+
+    def await_progress(self) -> None:
+        """From now on something is waited for: the time to give up counts anew."""
+        self._deadline = time.monotonic() + self._policy.give_up_after_s
+        self._attempt = 0
+
+    def pause(self) -> None:
+        """Sleep for as long as the next attempt has to wait."""
+        pause_s = self._policy.delay_s(
+            self._attempt, wished_s=self._wished_pause_s, spread=self._spread
+        )
+        time.sleep(max(0.0, min(pause_s, self._deadline - time.monotonic())))
+        self._attempt += 1
+
+    def met(self, error: LambdaSplitError) -> None:
+        """The connection was lost, or an attempt failed."""
+        if not self._interrupted:
+            # Said once an outage, which lasts until there is a reply again.
+            _logger.warning("session interrupted (%s), reconnecting", error)
+        self._interrupted = True
+        self._wished_pause_s = error.retry_after_s if isinstance(error, CapacityRefused) else 0.0
+        self._spread = isinstance(error, ServerError)
+
+    def give_up(self, error: LambdaSplitError) -> None:
+        """Give up where it has lasted for too long.
+
+        Raises:
+            ConnectionLost: it has.
+        """
+        if time.monotonic() >= self._deadline:
+            reason = f"{error}; gave up after {self._policy.give_up_after_s:g} s"
+            raise ConnectionLost(reason) from error
+
+    def over(self) -> None:
+        """There was a reply again."""
+        self._interrupted = False
+
+    def forget(self) -> None:
+        """What was lost is not wanted any more: the next connection need not wait."""
+        self._wished_pause_s, self._spread = 0.0, False

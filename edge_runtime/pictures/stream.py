@@ -1,0 +1,196 @@
+"""Pictures on their way: what comes step by step, and what there is at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_runtime.pictures.decoder import Pixels, VaeDecoder
+from edge_runtime.pictures.request import PictureSpec
+from edge_runtime.pictures.trunk import DenoisingStep, PictureOrder
+from edge_runtime.stats import GenerationStats, Meter
+from lambda_split.diffusion.solver import SolverState
+from lambda_split.errors import UsageError
+
+__all__ = ["ImageResult", "ImageStats", "ImageStep", "ImageStream"]
+
+Latents = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ImageStats:
+    """What a picture cost, in seconds and bytes.
+
+    Attributes:
+        total_s: From the prompt to the pixels.
+        encode_s: In the text encoders.
+        link_s: Waiting for answers, less the trunk's own time.
+        trunk_s: In the denoiser, as the server reports it.
+        decode_s: In the VAE decoder, previews included.
+        bytes_up: Message bytes sent, replays included.
+        bytes_down: Message bytes received.
+        reconnects: Times the connection was lost and the picture gone on with.
+    """
+
+    total_s: float = 0.0
+    encode_s: float = 0.0
+    link_s: float = 0.0
+    trunk_s: float = 0.0
+    decode_s: float = 0.0
+    bytes_up: int = 0
+    bytes_down: int = 0
+    reconnects: int = 0
+
+    def summary(self) -> str:
+        """A few lines for people."""
+        return (
+            f"{self.total_s:.2f} s: text encoders {self.encode_s:.2f}, link {self.link_s:.2f}, "
+            f"denoiser {self.trunk_s:.2f}, decoder {self.decode_s:.2f}\n"
+            f"wire: {self.bytes_up:,} bytes up, {self.bytes_down:,} bytes down"
+            + (f", {self.reconnects} reconnects" if self.reconnects else "")
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class ImageStep:
+    """A step on the way to the pictures.
+
+    Attributes:
+        number: 1 for the first.
+        steps: How many there are.
+        preview: uint8 (images, height, width, 3), the pictures as far as this step can tell; None
+            where none was asked for.
+    """
+
+    number: int
+    steps: int
+    preview: Pixels | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class ImageResult:
+    """Finished pictures.
+
+    Attributes:
+        images: uint8 (images, height, width, 3), red, green and blue.
+        latents: float32 (images, C, h, w), what they were decoded from.
+        seed: The seed that was used.
+        spec: What was asked for.
+        stats: What it cost.
+    """
+
+    images: Pixels
+    latents: Latents
+    seed: int
+    spec: PictureSpec
+    stats: ImageStats
+
+
+class ImageStream:
+    """Iterates over the steps of pictures; :attr:`result` is there at the end.
+
+    Args:
+        steps: The trunk's steps; none is taken before the first is asked for.
+        order: What is made.
+        decoder: Makes pixels.
+        spec: What was asked for.
+        meter: What the session has cost.
+        began: The meter's reading when work began.
+        encode_s: Seconds that the text encoders took.
+        preview_every: Decode a preview after every so many steps; 0 for none.
+    """
+
+    def __init__(
+        self,
+        steps: Iterator[DenoisingStep],
+        order: PictureOrder,
+        decoder: VaeDecoder,
+        *,
+        spec: PictureSpec,
+        meter: Meter,
+        began: GenerationStats,
+        encode_s: float,
+        preview_every: int,
+    ) -> None:
+        self._steps = steps
+        self._order = order
+        self._decoder = decoder
+        self._spec = spec
+        self._meter = meter
+        self._before = began
+        self._encode_s = encode_s
+        self._decode_s = 0.0
+        self._total_s = encode_s
+        self._preview_every = preview_every
+        self._state: SolverState | None = None
+        self._result: ImageResult | None = None
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> ImageStep:
+        """Take a step; after the last one decode the pictures.
+
+        Raises:
+            RequestError: the server cannot make this picture.
+            ConnectionLost: going on was given up.
+            WireError: the server objects or does not serve this bundle any more.
+            GraphInvalid: the decoder fails.
+        """
+        began = time.perf_counter()
+        try:
+            taken = next(self._steps)
+            self._state = taken.after
+            number, every = taken.number + 1, self._preview_every
+            preview = self._preview(taken) if every and number % every == 0 else None
+            return ImageStep(number, self._order.trajectory.solver.steps, preview)
+        except StopIteration:
+            if self._result is None and self._state is not None:
+                images = self._decode(self._state.sample)
+                self._total_s += time.perf_counter() - began
+                began = time.perf_counter()
+                self._result = self._finish(images, self._state.sample)
+            raise
+        finally:
+            self._total_s += time.perf_counter() - began
+
+    @property
+    def result(self) -> ImageResult:
+        """The finished pictures.
+
+        Raises:
+            UsageError: not all steps were taken yet.
+        """
+        if self._result is None:
+            raise UsageError("the pictures are not finished: iterate to the end first")
+        return self._result
+
+    def _preview(self, taken: DenoisingStep) -> Pixels:
+        solver = self._order.trajectory.solver
+        return self._decode(solver.predicted_original(taken.noise, taken.number, taken.before))
+
+    def _decode(self, latents: Latents) -> Pixels:
+        began = time.perf_counter()
+        pixels = self._decoder.decode(latents)
+        self._decode_s += time.perf_counter() - began
+        return pixels
+
+    def _finish(self, images: Pixels, latents: Latents) -> ImageResult:
+        spent = self._meter.since(self._before)
+        stats = ImageStats(
+            total_s=self._total_s,
+            encode_s=self._encode_s,
+            link_s=spent.link_s,
+            trunk_s=spent.trunk_s,
+            decode_s=self._decode_s,
+            bytes_up=spent.bytes_up,
+            bytes_down=spent.bytes_down,
+            reconnects=spent.reconnects,
+        )
+        seed = self._order.trajectory.denoising.seed
+        return ImageResult(images, latents, seed, self._spec, stats)
