@@ -1,0 +1,80 @@
+"""A session makes one picture at a time, whatever becomes of the one before."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edge_runtime import ImageGenerator, PictureSpec, RetryPolicy
+from lambda_split.errors import UsageError
+from tests.edge_runtime.hostile_server import hostile_server
+from tests.edge_runtime.pictures import some_pictures
+from tests.edge_runtime.pictures.some_denoiser import serve_zeros
+
+SPEC = PictureSpec(steps=12, seed=3, guidance=1.0)
+OTHER = PictureSpec(steps=12, seed=4, guidance=1.0)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return some_pictures.write_bundle(tmp_path_factory.mktemp("bundle"))
+
+
+def _open(bundle, url) -> ImageGenerator:
+    retry = RetryPolicy(give_up_after_s=5, connect_timeout_s=2, reply_timeout_s=2)
+    return ImageGenerator.open(
+        bundle, url, format="fp32", runtime=some_pictures.ONE_THREAD, retry=retry
+    )
+
+
+def test_a_picture_that_another_took_the_place_of_is_told_so(bundle) -> None:
+    with hostile_server(serve_zeros) as server, _open(bundle, server.url) as painter:
+        wanted = painter.generate("a cat", spec=OTHER)
+        left = painter.stream("a red cat", spec=SPEC)
+        next(left)
+        stream = painter.stream("a cat", spec=OTHER)
+        next(stream)
+        with pytest.raises(UsageError, match="another picture"):
+            next(left)
+        del left  # takes nothing of the other one's with it
+        for _ in stream:
+            pass
+        assert np.array_equal(stream.result.latents, wanted.latents)
+        assert stream.result.stats.reconnects == 1  # what the first had asked for was cut off
+    assert len(server.peers) == 2
+
+
+def test_a_picture_that_was_begun_but_not_iterated_takes_no_place(bundle) -> None:
+    with hostile_server(serve_zeros) as server, _open(bundle, server.url) as painter:
+        stream = painter.stream("a cat", spec=SPEC)
+        next(stream)
+        painter.stream("a red cat", spec=OTHER)
+        assert sum(1 for _ in stream) == SPEC.steps - 1
+
+
+def test_a_picture_does_not_survive_its_session(bundle) -> None:
+    with hostile_server(serve_zeros) as server:
+        with _open(bundle, server.url) as painter:
+            stream = painter.stream("a cat", spec=SPEC)
+            next(stream)
+        with pytest.raises(UsageError, match="closed"):
+            next(stream)
+    assert len(server.peers) == 1
+
+
+def test_a_lost_picture_goes_on_from_where_it_was(bundle) -> None:
+    seen: list = []
+
+    def script(peer):
+        serve_zeros(peer, steps=5 if peer.number == 0 else None, seen=seen)
+
+    with hostile_server(script) as server, _open(bundle, server.url) as painter:
+        result = painter.generate("a cat", spec=SPEC)
+    with hostile_server(serve_zeros) as server, _open(bundle, server.url) as painter:
+        wanted = painter.generate("a cat", spec=SPEC)
+    assert result.stats.reconnects == 1
+    assert np.array_equal(result.latents, wanted.latents)
+    again = [frame for number, frame in seen if number == 1]
+    assert again[1].step <= 5
+    assert again[1].tensors == 1  # Euler's state is the latents alone
+    assert all(frame.tensors == 0 for frame in again[2:])
