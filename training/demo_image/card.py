@@ -56,10 +56,13 @@ Euler scheduler with SDXL's noise schedule and trailing timesteps. Weights are s
 
 ## What it can
 
-It knows {len(KINDS)} shapes ({", ".join(KINDS)}), {len(SHAPE_COLOURS)} colours of shapes
-({", ".join(SHAPE_COLOURS)}), {len(BACKGROUNDS)} backgrounds ({", ".join(BACKGROUNDS)}),
-{len(PLACES)} places ({", ".join(PLACES)}), "small" and "large", and relations ("above", "below",
-"left of", "right of"). Prompts look like
+- Shapes: {", ".join(KINDS)}
+- Colours of shapes: {", ".join(SHAPE_COLOURS)}
+- Backgrounds: {", ".join(BACKGROUNDS)}
+- Places: {", ".join(PLACES)}
+- "small" and "large", and relations: "above", "below", "left of", "right of"
+
+Prompts look like
 
 > a red circle on the left and a blue square on the right, on a white background
 
@@ -73,8 +76,8 @@ The same for other settings, on {found["settings"][0]["asked"]} of the captions 
 {_table(others)}
 
 The autoencoder alone returns drawn pictures with a peak signal-to-noise ratio of
-{found["decoded_again_psnr_db"]:.1f} dB. Figures are those of the float16 weights, computed with in
-float32.
+{found["decoded_again_psnr_db"]:.1f} dB. All figures are those of the float16 weights, computed with
+in float32.
 
 ## How it was trained
 
@@ -86,6 +89,8 @@ float32.
 | loss at the end | {_loss(autoencoder)} | {_loss(wording)} | {_loss(denoiser)} |
 
 ![Losses](loss_curves.png)
+
+The loss of held-out pictures is measured at full size, also while training sees small ones.
 
 From nothing, seed {log["recipe"]["seed"]}, on {log["threads"]} CPU threads of a machine that others
 used as well. The autoencoder saw windows of ever new pictures, then whole ones; the text encoders

@@ -7,10 +7,14 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 from tqdm import tqdm
 
 from .recipe import Schedule
+
+#: Seconds that a step counts at most.
+_LONGEST_STEP: Final = 30.0
 
 
 @dataclass
@@ -36,7 +40,7 @@ def run(
     save: Callable[[], None],
     stop: threading.Event,
     log_every: int = 25,
-    save_every: int = 250,
+    save_every: int = 100,
 ) -> bool:
     """Take steps until the stage is done or somebody wants it to stop.
 
@@ -53,7 +57,7 @@ def run(
     Returns:
         Whether the stage is done.
     """
-    before, started = progress.seconds, time.perf_counter()
+    started = time.perf_counter()
     recent: list[float] = []
     with tqdm(
         total=schedule.steps, initial=progress.step, unit="step", desc=name, file=sys.stderr
@@ -62,7 +66,10 @@ def run(
             rate = schedule.learning_rate_at(progress.step, progress.share(schedule))
             recent.append(take_step(progress.step, rate))
             progress.step += 1
-            progress.seconds = before + time.perf_counter() - started
+            now = time.perf_counter()
+            # Whoever suspends the process does not thereby use its time up.
+            progress.seconds += min(now - started, _LONGEST_STEP)
+            started = now
             bar.update()
             if progress.step % log_every == 0:
                 progress.losses.append((progress.step, round(sum(recent) / len(recent), 5)))

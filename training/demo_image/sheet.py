@@ -61,11 +61,11 @@ def draw_sheet(rows: list[tuple[str, list[Pixels]]], path: Path) -> None:
         len(rows), columns + 1, figsize=(2.4 + 1.05 * columns, 1.09 * len(rows)), dpi=90,
         width_ratios=[2.3, *[1] * columns], squeeze=False,
     )  # fmt: skip
-    for axes, (prompt, pictures) in zip(table, rows, strict=True):
+    for number, (axes, (prompt, pictures)) in enumerate(zip(table, rows, strict=True)):
         axes[0].text(0, 0.5, fill(prompt, 30), fontsize=7.5, va="center")
         for seed, (place, picture) in enumerate(zip(axes[1:], pictures, strict=True)):
             place.imshow(picture, interpolation="nearest")
-            if axes is table[0]:
+            if number == 0:
                 place.set_title(f"seed {seed}", fontsize=7.5)
         for place in axes:
             place.axis("off")
