@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from lambda_split import errors
+from lambda_split.diffusion.scheduler_config import SchedulerConfig
 from lambda_split.errors import ProtocolError, Refused, RemoteError, RequestError, ServerError
 from lambda_split.wire.frames import HEADER_BYTES, PROTOCOL_VERSION, Codec
 from lambda_split.wire.messages import (
@@ -15,12 +16,18 @@ from lambda_split.wire.messages import (
     Bye,
     ErrorMessage,
     Hello,
+    PictureHello,
     Welcome,
     message_type,
 )
+from lambda_split.wire.pictures.frames import PictureFrameKind
+from lambda_split.wire.pictures.server_session import MAX_STATE_TENSORS
+from lambda_split.wire.pictures.settings import MAX_IMAGES, MAX_STEPS, Denoising, PictureSettings
 from tests.vectors.reading import read_vectors
 
-DOCUMENT = (pathlib.Path(__file__).parents[2] / "docs" / "protocol.md").read_text(encoding="utf-8")
+DOCS = pathlib.Path(__file__).parents[2] / "docs"
+DOCUMENT = (DOCS / "protocol.md").read_text(encoding="utf-8")
+IMAGES = (DOCS / "protocol-images.md").read_text(encoding="utf-8")
 WIRE = [
     cls
     for cls in vars(errors).values()
@@ -61,17 +68,38 @@ def test_the_groups_are_all_there_is():
     assert all(issubclass(cls, tuple(GROUPS.values())) for cls in WIRE)
 
 
-@pytest.mark.parametrize("struct", [Hello, Welcome, ErrorMessage, Bye], ids=lambda s: s.__name__)
+@pytest.mark.parametrize(
+    "struct", [Hello, PictureHello, Welcome, ErrorMessage, Bye], ids=lambda s: s.__name__
+)
 def test_every_field_of_a_message_is_described(struct):
     name = struct.__struct_config__.tag
-    section = DOCUMENT.split(f"### {name} (", 1)[1].split("\n### ", 1)[0]
+    described = fields_in(DOCUMENT.split(f"### {name} (", 1)[1])
+    assert described == {field.name: not field.required for field in msgspec.structs.fields(struct)}
+
+
+@pytest.mark.parametrize(
+    ("heading", "struct"), [("Settings", PictureSettings), ("denoising", Denoising)]
+)
+def test_every_field_of_a_picture_s_settings_is_described(heading, struct):
+    described = fields_in(IMAGES.split(f"### {heading}\n", 1)[1])
+    assert described == {field.name: not field.required for field in msgspec.structs.fields(struct)}
+
+
+def test_every_field_of_a_scheduler_is_described():
+    described = fields_in(IMAGES.split("### scheduler\n", 1)[1])
+    assert described == {
+        field.encode_name: not field.required for field in msgspec.structs.fields(SchedulerConfig)
+    }
+
+
+def fields_in(text):
+    """The fields of the table in a text's first section, and whether they have a default."""
+    section = text.split("\n### ", 1)[0].split("\n## ", 1)[0]
     described = {}
     for names, kind in re.findall(r"^\| ([a-z_, ]+) \| (.*?) \|", section, re.MULTILINE):
-        described |= dict.fromkeys(names.split(", "), kind)
+        described |= dict.fromkeys(names.split(", "), "default" in kind)
     del described["field"]  # the table's head
-    assert {name: "default" in kind for name, kind in described.items()} == {
-        field.name: not field.required for field in msgspec.structs.fields(struct)
-    }
+    return described
 
 
 def test_every_example_is_a_golden_vector():
@@ -90,10 +118,20 @@ def test_numbers_are_those_of_the_code():
         assert f"| `{codec.label}` | {codec.value} |" in DOCUMENT
 
 
+def test_kinds_of_pictures_frames_are_those_of_the_code():
+    for kind in PictureFrameKind:
+        assert f"`{kind.name}` (kind {kind.value}, " in IMAGES
+    assert f"at most {MAX_STATE_TENSORS} tensors" in IMAGES
+    assert f"integer 1 … {MAX_IMAGES} " in IMAGES
+    assert f"integer 1 … {MAX_STEPS} " in IMAGES
+    assert f"at most {MAX_MESSAGE_BYTES} bytes" in IMAGES
+
+
 def test_message_types_have_sections():
     assert message_type(Bye()) == "bye"
-    assert re.findall(r"^### (\w+) \(", DOCUMENT, re.MULTILINE) == [
+    assert re.findall(r"^### ([a-z-]+) \(", DOCUMENT, re.MULTILINE) == [
         "hello",
+        "picture-hello",
         "welcome",
         "error",
         "bye",
