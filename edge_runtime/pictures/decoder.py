@@ -38,14 +38,7 @@ class VaeDecoder:
         return np.concatenate([self._decode_one(image[None]) for image in latents])
 
     def _decode_one(self, latents: Tensor) -> Pixels:
-        vae = self._vae
-        scaled = latents / np.float32(vae.scaling_factor)
-        if vae.latents_mean is not None and vae.latents_std is not None:
-            mean = np.array(vae.latents_mean, np.float32)[:, None, None]  # (C,) -> (C, 1, 1)
-            std = np.array(vae.latents_std, np.float32)[:, None, None]
-            scaled = scaled * std + mean
-        else:
-            scaled = scaled + np.float32(vae.shift_factor)
+        scaled = self._vae.decoder_input(latents)
         picture = self._graph.run({"latents": scaled})["picture"]  # (1, 3, height, width)
         if not np.isfinite(picture).all():
             raise GraphInvalid(self._graph.graph.file, "it gives NaN or infinity")
