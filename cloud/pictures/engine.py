@@ -37,6 +37,7 @@ from lambda_split.errors import (
 from lambda_split.wire.pictures.handshake import AcceptedPictures
 from lambda_split.wire.pictures.layout import FLOAT_BYTES, DenoiserGeometry, state_shape
 from lambda_split.wire.pictures.server_session import MAX_STATE_TENSORS, PictureStart
+from lambda_split.wire.pictures.settings import PictureSettings
 from lambda_split.wire.pictures.trajectory import Trajectory
 from lambda_split.wire.tensor_codecs import decode, encode
 from lambda_split.wire.tensor_format import TensorFormat
@@ -203,15 +204,19 @@ class DenoisingEngine:
                 )
             except (SchedulerUnsupported, UsageError) as error:
                 raise PictureImpossible(str(error)) from error
-        return Picture(settings, self._conditioning(asked, tensors), trajectory)
+        return Picture(settings, self._conditioning(tensors), trajectory)
 
-    def _conditioning(self, asked: PictureStart, tensors: list[Tensor]) -> Conditioning:
-        """The conditioning of all rows: each prompt's images, then the negative prompts'."""
-        settings, denoiser = asked.settings, self._denoiser
+    def _conditioning(self, tensors: list[Tensor]) -> Conditioning:
+        """What the device sent, one row for each prompt: rows for each image would be many."""
+        denoiser = self._denoiser
         context, *pooled = (
-            self._rows(asked, torch.from_numpy(tensor)).to(denoiser.device, denoiser.dtype)
-            for tensor in tensors
+            torch.from_numpy(tensor).to(denoiser.device, denoiser.dtype) for tensor in tensors
         )
+        return Conditioning(context, pooled[0] if pooled else None)
+
+    def _told(self, picture: Picture) -> Conditioning:
+        """The conditioning of all rows: each prompt's images, then the negative prompts'."""
+        settings, sent, denoiser = picture.settings, picture.conditioning, self._denoiser
         rows = settings.images * settings.branches
         time_ids = guidance = None
         if settings.time_ids:
@@ -219,19 +224,8 @@ class DenoisingEngine:
             time_ids = time_ids[None].expand(rows, -1)  # (6,) -> (rows, 6)
         if settings.guidance_embedding is not None:
             guidance = torch.full((rows,), settings.guidance_embedding, device=denoiser.device)
-        return Conditioning(context, pooled[0] if pooled else None, time_ids, guidance)
-
-    @staticmethod
-    def _rows(asked: PictureStart, tensor: torch.Tensor) -> torch.Tensor:
-        """(prompts or 2 × prompts, …) -> (images × branches, …)."""
-        settings = asked.settings
-        branches = [tensor[: settings.prompts]]
-        if settings.negative == "sent":
-            branches.append(tensor[settings.prompts :])
-        elif settings.negative == "zeros":
-            branches.append(torch.zeros_like(branches[0]))
-        each = settings.images // settings.prompts
-        return torch.cat([branch.repeat_interleave(each, dim=0) for branch in branches])
+        pooled = None if sent.pooled is None else _rows(settings, sent.pooled)
+        return Conditioning(_rows(settings, sent.context), pooled, time_ids, guidance)
 
     def _portions(self, runs: list[_Run]) -> Iterator[list[_Run]]:
         """As many runs at a time as the memory allows, at least one."""
@@ -274,7 +268,7 @@ class DenoisingEngine:
         """Each run's output, after guidance: float32 (images, C, H, W), or features of all rows."""
         inputs = torch.cat([run.inputs for run in runs])  # (rows of all, C, H, W)
         timesteps = torch.cat([torch.full((len(run.inputs),), run.timestep) for run in runs])
-        conditioning = Conditioning.together([run.picture.conditioning for run in runs])
+        conditioning = Conditioning.together([self._told(run.picture) for run in runs])
         if runs[0].picture.trajectory is None:
             rows = self._denoiser.predict_inner(inputs, timesteps, conditioning)
             parts = torch.split(rows, [len(run.inputs) for run in runs])
@@ -305,6 +299,17 @@ class DenoisingEngine:
         following = trajectory.after(taken, step, state)
         run.place.move(replace(run.picture, step=step + 1, state=following, reference=known))
         return payload
+
+
+def _rows(settings: PictureSettings, tensor: torch.Tensor) -> torch.Tensor:
+    """(prompts or 2 × prompts, …) -> (images × branches, …)."""
+    branches = [tensor[: settings.prompts]]
+    if settings.negative == "sent":
+        branches.append(tensor[settings.prompts :])
+    elif settings.negative == "zeros":
+        branches.append(torch.zeros_like(branches[0]))
+    each = settings.images // settings.prompts
+    return torch.cat([branch.repeat_interleave(each, dim=0) for branch in branches])
 
 
 def _after_guidance(picture: Picture, rows: torch.Tensor) -> torch.Tensor:

@@ -29,7 +29,7 @@ class Picture:
 
     Attributes:
         settings: What is made.
-        conditioning: Of all its rows.
+        conditioning: A row for each prompt, and for each negative one that was sent.
         trajectory: None where the device alone knows the latents.
         step: The next step.
         state: Before that step; None before the first, which begins from the seed.

@@ -43,7 +43,7 @@ from lambda_split.wire.pictures.layout import (
     inner_shapes,
     state_shape,
 )
-from lambda_split.wire.pictures.settings import PictureSettings, parse_settings
+from lambda_split.wire.pictures.settings import MAX_ROW_TOKENS, PictureSettings, parse_settings
 from lambda_split.wire.session import State
 from lambda_split.wire.tensor_codecs import payload_bytes
 
@@ -151,6 +151,9 @@ class PictureServerSession:
         self._settings = None
         context = math.prod(shapes[0][:-1])
         latents = settings.images * settings.height * settings.width
+        row_tokens = settings.images * settings.branches * settings.context_tokens
+        if row_tokens > MAX_ROW_TOKENS:
+            raise PositionBeyondEnd(row_tokens, MAX_ROW_TOKENS)
         if context > accepted.max_context:
             raise PositionBeyondEnd(context, accepted.max_context)
         if latents > accepted.max_latents:

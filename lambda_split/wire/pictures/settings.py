@@ -13,6 +13,7 @@ from lambda_split.wire.messages import MAX_MESSAGE_BYTES
 
 __all__ = [
     "MAX_IMAGES",
+    "MAX_ROW_TOKENS",
     "MAX_STEPS",
     "Denoising",
     "PictureSettings",
@@ -26,6 +27,8 @@ _TimeId = Annotated[float, Meta(ge=-100_000, le=100_000)]
 _Timestep = Annotated[float, Meta(ge=0, le=100_000)]
 MAX_IMAGES = 64
 MAX_STEPS = 1000
+# Of all runs of the denoiser in a step: images × branches × tokens.
+MAX_ROW_TOKENS = 16384
 
 
 class Denoising(msgspec.Struct, frozen=True, kw_only=True):

@@ -46,7 +46,7 @@ from lambda_split.wire.pictures.server_session import (
     PictureStep,
     longest_payload,
 )
-from lambda_split.wire.pictures.settings import serialize_settings
+from lambda_split.wire.pictures.settings import MAX_ROW_TOKENS, serialize_settings
 from lambda_split.wire.session import State
 from lambda_split.wire.tensor_format import (
     TENSOR_FORMATS,
@@ -571,3 +571,22 @@ def test_an_error_that_answers_nothing_ends_the_session(message, error):
     with pytest.raises(error):
         device.receive_text(serialize_message(message))
     assert device.state is State.CLOSED
+
+
+@pytest.mark.parametrize(("images", "is_taken"), [(8, True), (9, False)])
+def test_many_images_times_long_conditioning_are_bounded(images, is_taken):
+    # Sent once and repeated for each image: few bytes that would become many in the denoiser.
+    server = PictureServerSession(GEOMETRY)
+    accepted = AcceptedPictures(
+        split="whole", format=FP32, max_latents=10_000, max_context=2048, max_steps=3
+    )
+    server.accept(WELCOME, accepted)
+    settings, conditioning = larger(images=images, context_tokens=MAX_ROW_TOKENS // 16)
+    assert settings.branches == 2
+    message = picture(settings, conditioning)
+    if is_taken:
+        assert isinstance(server.receive_binary(message), PictureStart)
+        return
+    with pytest.raises(PositionBeyondEnd) as caught:
+        server.receive_binary(message)
+    assert caught.value.max_positions == MAX_ROW_TOKENS
