@@ -14,6 +14,7 @@ from cloud.connection import Limits
 from cloud.listener import bind
 from cloud.loading import TrunkSettings, load_service
 from cloud.server import serve
+from cloud.text import LanguageModel
 from cloud.tokens import Grant, TokenStore, digest_of
 from edge_runtime import RetryPolicy, TextGenerator
 from lambda_split.cli import main
@@ -59,10 +60,10 @@ class Server:
         stop = asyncio.Event()
 
         async def main() -> None:
-            engine, offer = self._load()
+            model = LanguageModel(*self._load())
             listener = bind("127.0.0.1", self.port)
             self.port = listener.getsockname()[1]
-            async with serve(engine, offer, listener, limits=LIMITS, **settings) as url:
+            async with serve(model, listener, limits=LIMITS, **settings) as url:
                 self.url = url
                 ready.set()
                 await stop.wait()
