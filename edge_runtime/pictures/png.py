@@ -63,9 +63,24 @@ def write_png(
     """
     data = encode_png(picture, texts)
     try:
-        pathlib.Path(path).write_bytes(data)
+        target = pathlib.Path(path)
+        if target.exists() and not target.is_file():  # a pipe or a terminal cannot be replaced
+            target.write_bytes(data)
+        else:
+            _write_whole(target, data)
     except (OSError, ValueError) as error:
         raise OutputNotWritable(os.fspath(path), str(error)) from error
+
+
+def _write_whole(target: pathlib.Path, data: bytes) -> None:
+    """Write a file so that it is whole or as it was: another one first, then renamed."""
+    temporary = target.with_name(f".{target.name}.tmp")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(target)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _text(keyword: str, text: str) -> bytes:

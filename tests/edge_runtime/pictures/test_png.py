@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pathlib
 import struct
 import zlib
 
@@ -136,3 +137,19 @@ def test_a_wrong_picture_leaves_the_file_alone(tmp_path) -> None:
     with pytest.raises(UsageError):
         write_png(path, np.zeros((2, 2), np.uint8))
     assert path.read_bytes() == before
+
+
+def test_a_file_that_cannot_be_written_whole_stays_as_it_was(tmp_path, monkeypatch) -> None:
+    target = tmp_path / "a.png"
+    target.write_bytes(b"before")
+
+    def full(self, data):
+        with self.open("wb") as file:
+            file.write(data[:10])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pathlib.Path, "write_bytes", full)
+    with pytest.raises(OutputNotWritable):
+        write_png(target, np.zeros((2, 2, 3), np.uint8))
+    assert target.read_bytes() == b"before"
+    assert [each.name for each in tmp_path.iterdir()] == ["a.png"]
