@@ -1,8 +1,6 @@
 """What the tensor codecs keep of a value, whatever the value, and the bytes that they write."""
 
 import pathlib
-import subprocess
-import sys
 import warnings
 
 import numpy as np
@@ -18,7 +16,7 @@ from lambda_split.wire.frames import Codec
 from lambda_split.wire.normal_float import normal_levels
 from lambda_split.wire.tensor_codecs import decode, encode, payload_bytes
 from lambda_split.wire.tensor_format import GROUP_BYTES, TENSOR_FORMATS, Base, TensorFormat
-from tests.vectors.reading import FOLDER, named, read_vectors
+from tests.vectors.reading import named, read_vectors, written_again
 
 VECTORS = read_vectors("tensor_codecs.json")
 FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -138,13 +136,9 @@ def test_sizes_of_what_is_too_large_to_allocate():
 
 
 def test_the_committed_file_is_what_the_script_writes(tmp_path):
-    script = tmp_path / "make_tensor_vectors.py"
-    source = pathlib.Path(FOLDER) / "make_tensor_vectors.py"
-    script.write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
-    # Isolated (-I): the script must not need this package.
-    subprocess.run([sys.executable, "-I", script], check=True, stdout=subprocess.DEVNULL)
-    name = "tensor_codecs.json"
-    assert (tmp_path / name).read_bytes() == (pathlib.Path(FOLDER) / name).read_bytes()
+    names = ("tensor_codecs.json",)
+    written, committed = written_again("make_tensor_vectors.py", names, tmp_path)
+    assert written == committed
 
 
 def floats(vector, field):

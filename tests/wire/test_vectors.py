@@ -1,9 +1,6 @@
 """The golden vectors hold for this implementation (``cloud`` tests the torch codecs)."""
 
 import json
-import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -12,7 +9,7 @@ from lambda_split.errors import ProtocolError, WireError
 from lambda_split.wire import codecs
 from lambda_split.wire.frames import Codec, parse_frame
 from lambda_split.wire.messages import parse_message, serialize_message
-from tests.vectors.reading import FOLDER, named, read_vectors
+from tests.vectors.reading import named, read_vectors, written_again
 
 FRAMES = read_vectors("frames.json")
 CODECS = read_vectors("codecs.json")
@@ -20,12 +17,9 @@ LIMITS = {"width": FRAMES["width"], "max_tokens": FRAMES["max_tokens"]}
 
 
 def test_the_committed_files_are_what_the_script_writes(tmp_path):
-    script = tmp_path / "make_vectors.py"
-    script.write_text((FOLDER / "make_vectors.py").read_text(encoding="utf-8"), encoding="utf-8")
-    # Isolated (-I): the script must not need this package.
-    subprocess.run([sys.executable, "-I", script], check=True, stdout=subprocess.DEVNULL)
-    for name in ("frames.json", "codecs.json"):
-        assert (tmp_path / name).read_bytes() == (pathlib.Path(FOLDER) / name).read_bytes()
+    names = ("frames.json", "codecs.json")
+    written, committed = written_again("make_vectors.py", names, tmp_path)
+    assert written == committed
 
 
 @pytest.mark.parametrize("vector", **named(FRAMES["frames"]))
