@@ -16,11 +16,11 @@ from lambda_split.wire.messages import (
     ErrorMessage,
     Hello,
     Welcome,
-    parse_message,
     serialize_message,
 )
 from lambda_split.wire.session import DeviceSession, Rejected, ServerSession, State
 from tests.fuzz.readings import Reading
+from tests.fuzz.telling import tells
 
 __all__ = ["HELLO", "WELCOME", "device_session", "server_session"]
 
@@ -57,7 +57,7 @@ def server_session(data: bytes) -> None:
                 frame = server.receive_binary(message)
             except RequestError as error:
                 assert server.last_sequence == sequence
-                _told(server.reject(sequence, error), error, sequence)
+                tells(server.reject(sequence, error), error, sequence)
                 sequence = (sequence + 1) & MAX_U32
             except ProtocolError:
                 return  # the connection ends
@@ -75,11 +75,8 @@ def server_session(data: bytes) -> None:
                 assert len(reply) == 28 + len(_rows(frame.reply).payload)
                 length = frame.start + frame.tokens
             else:
-                _told(
-                    server.reject(frame.sequence, NonFinite("outgoing")),
-                    NonFinite("outgoing"),
-                    frame.sequence,
-                )
+                error = NonFinite("outgoing")
+                tells(server.reject(frame.sequence, error), error, frame.sequence)
         elif step == 7:
             try:
                 event = server.receive_text(reading.piece().decode("utf-8", "replace"))
@@ -163,11 +160,3 @@ def _reply(sequence: int, start: int, tokens: int, *, payload: bytes | None = No
 
 def _rows(tokens: int) -> Encoded:
     return Encoded(bytes(payload_bytes(Codec.FP16, tokens, _WIDTH, scaled=False)))
-
-
-def _told(text: str, error: RequestError, sequence: int) -> None:
-    """A rejection says to whom and why."""
-    message = parse_message(text)
-    assert isinstance(message, ErrorMessage)
-    assert message.sequence == sequence
-    assert type(message.to_error()) is type(error)

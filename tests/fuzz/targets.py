@@ -30,8 +30,11 @@ from lambda_split.wire.messages import (
     parse_message,
     serialize_message,
 )
+from tests.fuzz.picture_sessions import picture_device_session, picture_server_session
+from tests.fuzz.picture_targets import picture_frames, tensor_codecs
 from tests.fuzz.readings import Reading
 from tests.fuzz.sessions import device_session, server_session
+from tests.fuzz.telling import serializes
 
 __all__ = ["MAX_TOKENS", "OFFER", "TARGETS", "WIDTH"]
 
@@ -53,7 +56,7 @@ def frames(data: bytes) -> None:
     try:
         frame = parse_frame(data, width=WIDTH, max_tokens=MAX_TOKENS)
     except ProtocolError as error:
-        _serializes(error)
+        serializes(error)
         if isinstance(error, FrameOversized):
             assert len(data) >= HEADER_BYTES
         return
@@ -71,13 +74,13 @@ def messages(data: bytes) -> None:
         try:
             message = parse_message(form)
         except MessageMalformed as error:
-            _serializes(error)
+            serializes(error)
             continue
         again = serialize_message(message)
         if len(again.encode()) <= MAX_MESSAGE_BYTES:
             assert parse_message(again) == message
         if isinstance(message, ErrorMessage):
-            _serializes(message.to_error())
+            serializes(message.to_error())
 
 
 def codecs(data: bytes) -> None:
@@ -90,7 +93,7 @@ def codecs(data: bytes) -> None:
     try:
         hidden = decode(payload, codec, tokens, width, scaled=scaled)
     except (FrameLengthMismatch, NonFinite) as error:
-        _serializes(error)
+        serializes(error)
         return
     assert hidden.shape == (tokens, width)
     assert hidden.dtype == np.float32
@@ -118,22 +121,13 @@ def handshake(data: bytes) -> None:
     try:
         accepted = accept_hello(hello, OFFER)
     except Refused as error:
-        _serializes(error)
+        serializes(error)
         return
     assert accepted.codec in OFFER.codecs
     assert accepted.codec.label in hello.codecs
     assert accepted.layers
     assert set(accepted.layers) <= set(OFFER.layers)
     assert accepted.max_positions == hello.max_positions <= OFFER.max_positions
-
-
-def _serializes(error: Exception) -> None:
-    """An error can be told the other side, who reads it as the same kind."""
-    message = ErrorMessage.from_error(error)
-    read = parse_message(serialize_message(message))
-    assert isinstance(read, ErrorMessage)
-    assert type(read.to_error()) is type(error)
-    assert str(error)
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
@@ -143,4 +137,8 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "handshake": handshake,
     "server-session": server_session,
     "device-session": device_session,
+    "tensor-codecs": tensor_codecs,
+    "picture-frames": picture_frames,
+    "picture-server-session": picture_server_session,
+    "picture-device-session": picture_device_session,
 }
