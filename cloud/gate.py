@@ -1,8 +1,8 @@
 """What happens to a request before it becomes a WebSocket connection.
 
 In this order: a page for probes, which needs no token and tells nothing about anybody; a request
-from a browser (403); no valid token (401); a full server (503). Whatever passes is remembered with
-what its token allows.
+from a browser (403); no valid token (401); one whose connections were cut off lately (429); a full
+server (503). Whatever passes is remembered with what its token allows.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import http
 import logging
+import math
 import weakref
 from collections.abc import Iterator
 
@@ -18,8 +19,10 @@ from websockets.datastructures import MultipleValuesError
 from websockets.http11 import Request, Response
 
 from cloud.grants import Guest, Guests
+from cloud.guarded import GuardedConnection
 from cloud.metrics import Metrics
 from cloud.newcomers import Newcomers
+from cloud.penalties import Penalties
 from cloud.status import ServerStatus, status_page
 from cloud.tokens import Grant, TokenStore
 from lambda_split.errors import ServerDraining
@@ -56,6 +59,7 @@ class Gate:
         self._status = status
         self._metrics = metrics
         self._guests = Guests()
+        self._penalties = Penalties()
         self._settled = 0
         self._grants: weakref.WeakKeyDictionary[ServerConnection, Grant] = (
             weakref.WeakKeyDictionary()
@@ -80,15 +84,27 @@ class Gate:
         if "Origin" in request.headers:
             return self._refuse(connection, http.HTTPStatus.FORBIDDEN, "not for web pages\n")
         if self._tokens is not None:
-            grant = self._tokens.grant(_authorization(request))
-            if grant is None or grant.revoked:
-                return self._unauthorized(connection, request, grant)
-            self._grants[connection] = grant
+            refusal = self._check_token(self._tokens, connection, request)
+            if refusal is not None:
+                return refusal
         if self._status.leaving.is_set():
             # Before the upgrade, so that a proxy in front can turn to another replica by itself.
             return self._busy(connection, f"{ServerDraining.code}\n", retry_after_s=1)
         if self._settled >= self._max_connections:
             return self._busy(connection, "try again later\n", retry_after_s=_RETRY_AFTER_S)
+        return None
+
+    def _check_token(
+        self, tokens: TokenStore, connection: ServerConnection, request: Request
+    ) -> Response | None:
+        grant = tokens.grant(_authorization(request))
+        if grant is None or grant.revoked:
+            return self._unauthorized(connection, request, grant)
+        if wait_s := self._penalties.wait_s(grant.name):
+            status = http.HTTPStatus.TOO_MANY_REQUESTS
+            text = "connections of this token were cut off: try again later\n"
+            return self._later(connection, status, text, math.ceil(wait_s))
+        self._grants[connection] = grant
         return None
 
     def grant(self, connection: ServerConnection) -> Grant | None:
@@ -116,6 +132,13 @@ class Gate:
                 yield guest
         finally:
             self._settled -= settled
+            grant = self.grant(connection)
+            if (
+                grant is not None
+                and isinstance(connection, GuardedConnection)
+                and connection.was_cut_off
+            ):
+                self._penalties.offend(grant.name)
 
     def _unauthorized(
         self, connection: ServerConnection, request: Request, grant: Grant | None
@@ -132,7 +155,16 @@ class Gate:
         return response
 
     def _busy(self, connection: ServerConnection, text: str, *, retry_after_s: int) -> Response:
-        response = self._refuse(connection, http.HTTPStatus.SERVICE_UNAVAILABLE, text)
+        return self._later(connection, http.HTTPStatus.SERVICE_UNAVAILABLE, text, retry_after_s)
+
+    def _later(
+        self,
+        connection: ServerConnection,
+        status: http.HTTPStatus,
+        text: str,
+        retry_after_s: int,
+    ) -> Response:
+        response = self._refuse(connection, status, text)
         response.headers["Retry-After"] = str(retry_after_s)
         return response
 

@@ -23,20 +23,25 @@ __all__ = ["GuardedConnection"]
 _logger = logging.getLogger(__name__)
 
 # Honest devices ping every 20 s, and send long messages whole or in pieces of some kilobytes.
-_BURST = 500
-_PER_S = 50.0
+_BURST = 200
+_PER_S = 20.0
 _SMALL_BYTES = 512
 # Between such pieces of what was received it is seen whether the peer is to be cut off. A token's
 # frame fits into one.
-_SLICE_BYTES = 16 * 1024
+_SLICE_BYTES = 2 * 1024
 _END_OF_REQUEST = b"\r\n\r\n"
 
 
 class GuardedConnection(ServerConnection):
-    """A server's end of a connection that counts the frames that bring nothing."""
+    """A server's end of a connection that counts the frames that bring nothing.
+
+    Attributes:
+        was_cut_off: Whether that was done, for any of this module's reasons.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  # the library's own
         super().__init__(*args, **kwargs)
+        self.was_cut_off = False
         self._allowed = float(_BURST)
         self._counted_at = self.loop.time()
         self._request_tail = b""  # in which the end of the request may have begun
@@ -75,6 +80,7 @@ class GuardedConnection(ServerConnection):
             self._cut_off("too many pings or tiny fragments")
 
     def _cut_off(self, reason: str) -> None:
+        self.was_cut_off = True
         _logger.info("cut a connection off: %s", reason)
         self.transport.abort()
 

@@ -69,7 +69,7 @@ class Link:
 
         Raises:
             ServerUnreachable: no connection.
-            CapacityRefused: the server answered HTTP 503.
+            CapacityRefused: the server answered HTTP 503 or 429.
             TlsError: the server's certificate is not to be trusted, or only one side speaks TLS.
             Unauthorized: the server does not know the token.
             TokenMissing: there is none, and the server wants one.
@@ -239,8 +239,9 @@ def _raise_status(endpoint: Endpoint, error: websockets.exceptions.InvalidStatus
         raise (TokenRevoked if _REVOKED in challenge else Unauthorized) from error
     if status == HTTPStatus.BAD_REQUEST:
         _raise_if_tls(endpoint, error)  # what proxies answer to plain HTTP
-    if status == HTTPStatus.SERVICE_UNAVAILABLE:
-        raise CapacityRefused("HTTP 503", retry_after_s(error.response.headers)) from error
+    if status in {HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS}:
+        again = retry_after_s(error.response.headers)
+        raise CapacityRefused(f"HTTP {status}", again) from error
     raise ServerUnreachable(endpoint.url, f"the server answered HTTP {status}") from error
 
 

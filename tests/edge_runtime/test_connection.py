@@ -218,10 +218,11 @@ def test_http_errors_are_told(status) -> None:
         _connect(server.url)
 
 
-def test_a_server_without_room_for_connections_is_full() -> None:
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_server_without_room_for_connections_is_full(status) -> None:
     with (
-        hostile_server(Peer.serve, status=503, headers={"Retry-After": "7"}) as server,
-        pytest.raises(CapacityRefused, match=r"HTTP 503.*in 7 s") as caught,
+        hostile_server(Peer.serve, status=status, headers={"Retry-After": "7"}) as server,
+        pytest.raises(CapacityRefused, match=rf"HTTP {status}.*in 7 s") as caught,
     ):
         _connect(server.url)
     assert caught.value.retry_after_s == 7

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from lambda_split.wire.messages import MAX_MESSAGE_BYTES
+from tests.faults.ground import HOSTILE_TOKEN
 from tests.faults.raw import (
     BINARY,
     CLOSE,
@@ -39,7 +40,7 @@ class Victim:
         """A session, and the most positions of one frame."""
         device = await self.connect()
         try:
-            welcome = await device.shake_hands()
+            welcome = await device.shake_hands(HOSTILE_TOKEN)
         except BaseException:
             device.abort()
             raise
@@ -65,10 +66,10 @@ async def mute(victim: Victim, rng: random.Random, number: int) -> None:
     device = await victim.connect()
     try:
         if number % 3 == 1:
-            await device.write(upgrade(("127.0.0.1", 1))[:40])
+            await device.write(upgrade(("127.0.0.1", 1), HOSTILE_TOKEN)[:40])
         elif number % 3 == 2:
             try:
-                await device.upgrade()
+                await device.upgrade(HOSTILE_TOKEN)
             except ConnectionRefusedError:  # told to try again later; asking is not what this does
                 await asyncio.sleep(5.0)
                 return
@@ -83,12 +84,12 @@ async def drip(victim: Victim, rng: random.Random, number: int) -> None:
     device = await victim.connect()
     try:
         if number % 3 == 0:
-            data = upgrade(("127.0.0.1", 1))
+            data = upgrade(("127.0.0.1", 1), HOSTILE_TOKEN)
         elif number % 3 == 1:
-            await device.upgrade()
+            await device.upgrade(HOSTILE_TOKEN)
             data = frame(TEXT, victim.hello.encode())
         else:
-            await device.shake_hands()
+            await device.shake_hands(HOSTILE_TOKEN)
             data = device.forward(4, victim.width, reply=4)
         for byte in data:
             await device.write(bytes([byte]))
@@ -122,14 +123,14 @@ async def garbage(victim: Victim, rng: random.Random, number: int) -> None:
         elif kind == 1:
             await device.write(b"POST / HTTP/1.1\r\n" + b"X: y\r\n" * rng.randint(1, 300) + b"\r\n")
         elif kind == 2:
-            await device.upgrade()
+            await device.upgrade(HOSTILE_TOKEN)
             await device.write(rng.randbytes(rng.randint(1, 5000)))
         elif kind == 3:
-            await device.upgrade()
+            await device.upgrade(HOSTILE_TOKEN)
             size = rng.choice((0, 10, 1000, MAX_MESSAGE_BYTES, MAX_MESSAGE_BYTES + 1))
             await device.write(frame(rng.choice((TEXT, BINARY)), rng.randbytes(size)))
         else:
-            await device.shake_hands()
+            await device.shake_hands(HOSTILE_TOKEN)
             opcode = rng.choice((TEXT, BINARY, CLOSE, CONTINUATION, 0x3, 0xB))
             await device.write(frame(opcode, rng.randbytes(rng.randint(0, 125))))
         drain = asyncio.create_task(_discard(device))

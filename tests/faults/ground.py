@@ -6,6 +6,7 @@ import pathlib
 import random
 from dataclasses import dataclass
 
+from cloud.tokens import Grant, digest_of
 from edge_runtime import RetryPolicy, TextGenerator
 from edge_runtime.connection import make_hello
 from edge_runtime.graphs import RuntimeSettings
@@ -17,6 +18,7 @@ from lambda_split.wire.messages import serialize_message
 from tests.servers import serving
 
 __all__ = [
+    "HOSTILE_TOKEN",
     "MAX_POSITIONS",
     "Ground",
     "Script",
@@ -27,6 +29,9 @@ __all__ = [
 ]
 
 MAX_POSITIONS = 256
+# Tokens tell honest devices from hostile ones, which all share this machine's address.
+HOSTILE_TOKEN = "h0stile"
+_HONEST_TOKEN = "h0nest"
 # A server that is killed is back within seconds; what a device gives up after is another test's.
 PATIENT = RetryPolicy(first_delay_s=0.02, max_delay_s=0.5, give_up_after_s=180.0)
 
@@ -49,6 +54,7 @@ class Ground:
         bundle: Exported from it.
         hello: A device's first message, for clients that are made by hand.
         width: Hidden size.
+        tokens: The file of a server that tells honest devices from hostile ones.
         scripts: Generations.
         expected: The token ids that each of them must give.
     """
@@ -57,6 +63,7 @@ class Ground:
     bundle: Bundle
     hello: str
     width: int
+    tokens: str
     scripts: tuple[Script, ...]
     expected: tuple[tuple[int, ...], ...]
 
@@ -77,7 +84,16 @@ def make_ground(folder: pathlib.Path, *, scripts: int = 8, seed: int = 0) -> Gro
         expected = tuple(run_script(generator, script) for script in chosen)
     hello = make_hello(bundle.manifest, (Codec.FP32,), MAX_POSITIONS)
     width = bundle.manifest.geometry.hidden_size
-    return Ground(str(model), bundle, serialize_message(hello), width, chosen, expected)
+    tokens = _write_tokens(folder / "tokens")
+    return Ground(str(model), bundle, serialize_message(hello), width, tokens, chosen, expected)
+
+
+def _write_tokens(path: pathlib.Path) -> str:
+    names = {"honest": _HONEST_TOKEN, "hostile": HOSTILE_TOKEN}
+    lines = (Grant(name, digest_of(token)).line() for name, token in names.items())
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    path.chmod(0o600)
+    return str(path)
 
 
 def _scripts(count: int, seed: int) -> tuple[Script, ...]:
@@ -95,6 +111,7 @@ def open_generator(bundle: Bundle, url: str) -> TextGenerator:
     return TextGenerator.open(
         bundle,
         url,
+        token=_HONEST_TOKEN,  # which servers without a token file do not look at
         codec="fp32",  # as it is computed: nothing is rounded on the way
         max_positions=MAX_POSITIONS,
         chunk_tokens=32,

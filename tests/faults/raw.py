@@ -29,12 +29,14 @@ __all__ = [
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 
 
-def upgrade(address: tuple[str, int]) -> bytes:
+def upgrade(address: tuple[str, int], token: str | None = None) -> bytes:
     """The HTTP request that asks for a WebSocket."""
+    authorization = "" if token is None else f"Authorization: Bearer {token}\r\n"
     key = base64.b64encode(os.urandom(16)).decode()
     return (
         f"GET / HTTP/1.1\r\nHost: {address[0]}:{address[1]}\r\nUpgrade: websocket\r\n"
-        f"Connection: Upgrade\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        f"{authorization}Connection: Upgrade\r\nSec-WebSocket-Key: {key}\r\n"
+        "Sec-WebSocket-Version: 13\r\n\r\n"
     ).encode()
 
 
@@ -85,17 +87,17 @@ class RawDevice:
         assert isinstance(message, Hello)
         return cls(reader, writer, message)
 
-    async def upgrade(self) -> None:
+    async def upgrade(self, token: str | None = None) -> None:
         """Become a WebSocket."""
         address = self.writer.get_extra_info("peername")
-        await self.write(upgrade(address))
+        await self.write(upgrade(address, token))
         answer = await self.reader.readuntil(b"\r\n\r\n")
         if not answer.startswith(b"HTTP/1.1 101"):
             raise ConnectionRefusedError(answer[:40])
 
-    async def shake_hands(self) -> Welcome:
+    async def shake_hands(self, token: str | None = None) -> Welcome:
         """Upgrade, say hello, take the welcome."""
-        await self.upgrade()
+        await self.upgrade(token)
         await self.write(frame(TEXT, self.session.hello().encode()))
         opcode, payload = await self.receive()
         if opcode != TEXT:

@@ -60,7 +60,8 @@ def _attacked(name: str, clients: int | None = None) -> Scenario:
     """Hostile clients of one kind, from another process."""
 
     def scenario(ground: Ground, options: Options) -> Report:
-        server = TrunkServer(ground.model, "--max-sessions", "64")
+        arguments = ("--max-sessions", "64", "--token-file", ground.tokens)
+        server = TrunkServer(ground.model, *arguments)
         count = options.attackers if clients is None else clients
         with _observed(name, ground, server, options) as (report, crowd):
             with attacking(ground, server.url, name, clients=count, seed=options.seed) as attack:
