@@ -112,7 +112,12 @@ class PictureDeviceSession:
             conditioning: Its tensors, one after another.
             form: How they are laid out: one of the floating-point formats.
             tensors: How many they are.
+
+        Raises:
+            UnexpectedMessage: the session is not open yet.
         """
+        if self._format is None:
+            raise UnexpectedMessage("a picture", self.state.value)
         head = serialize_settings(settings)
         sequence = self._in_flight.send(_Asked(0, form, 0, 0))
         return PictureFrame(
@@ -133,6 +138,9 @@ class PictureDeviceSession:
             payload: The state to go on from, an inner part's input, or nothing.
             tensors: Tensors in it.
             answer_bytes: Exact length of the answer's payload.
+
+        Raises:
+            UnexpectedMessage: the session is not open yet.
         """
         sequence = self._in_flight.send(_Asked(step, self.format, 1, answer_bytes))
         return PictureFrame(

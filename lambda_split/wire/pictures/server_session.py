@@ -43,9 +43,15 @@ from lambda_split.wire.pictures.layout import (
     inner_shapes,
     state_shape,
 )
-from lambda_split.wire.pictures.settings import MAX_ROW_TOKENS, PictureSettings, parse_settings
+from lambda_split.wire.pictures.settings import (
+    MAX_IMAGES,
+    MAX_ROW_TOKENS,
+    PictureSettings,
+    parse_settings,
+)
 from lambda_split.wire.session import State
 from lambda_split.wire.tensor_codecs import payload_bytes
+from lambda_split.wire.tensor_format import GROUP_BYTES
 
 __all__ = ["MAX_STATE_TENSORS", "PictureServerSession", "PictureStart", "PictureStep"]
 
@@ -139,6 +145,8 @@ class PictureServerSession:
     def _start(self, frame: PictureFrame, accepted: AcceptedPictures) -> PictureStart:
         if frame.format not in CONDITIONING_FORMATS:
             raise FrameUnknownCodec(frame.format.code)
+        if frame.step:
+            raise MessageMalformed(f"a picture begins at step {frame.step}, not 0")
         settings = parse_settings(memoryview(frame.payload)[: frame.settings_bytes])
         self._geometry.check(settings, deep=accepted.split == "deep")
         shapes = conditioning_shapes(settings, self._geometry)
@@ -220,8 +228,13 @@ def longest_payload(accepted: AcceptedPictures, geometry: DenoiserGeometry) -> i
 
     Bounded by what was agreed, before a picture's own settings are known.
     """
+    latents = accepted.max_latents
     conditioning = accepted.max_context * (geometry.context_width + geometry.pooled_width)
-    state = MAX_STATE_TENSORS * geometry.channels * accepted.max_latents
-    inner = 0 if geometry.deep is None else 2 * geometry.deep.input_channels * accepted.max_latents
-    # A format's own parameters are fewer bytes than its values would be in float32.
-    return MAX_MESSAGE_BYTES + FLOAT_BYTES * max(conditioning, state, inner)
+    state = MAX_STATE_TENSORS * geometry.channels * latents
+    longest = FLOAT_BYTES * max(conditioning, state)
+    if geometry.deep is not None:
+        # Of tiny images a group's parameters are more bytes than its values would be in float32.
+        values, groups = latents, min(latents, MAX_IMAGES)
+        row = geometry.deep.input_channels * (FLOAT_BYTES * values + GROUP_BYTES * groups)
+        longest = max(longest, 2 * row)  # with guidance
+    return MAX_MESSAGE_BYTES + longest

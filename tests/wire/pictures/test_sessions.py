@@ -278,6 +278,11 @@ BROKEN_PICTURES = {
         FrameUnknownCodec,
         {"codec": 0x82},
     ),
+    "a later step": (
+        picture(step=1),
+        MessageMalformed,
+        {"reason": "a picture begins at step 1, not 0"},
+    ),
     "no settings": (picture(settings_bytes=0), MessageMalformed, None),
     "settings cut": (picture(settings_bytes=HEAD - 1), MessageMalformed, None),
     "other split": (picture(DEEP), MessageMalformed, None),
@@ -448,8 +453,9 @@ def test_before_the_welcome_a_message_is_as_long_as_a_control_message():
 @pytest.mark.parametrize("split", ["whole", "deep"])
 def test_a_message_is_bounded_by_what_was_agreed(split):
     _, server = opened(split)
-    state = 3 * 2 * 15  # three tensors of two channels; inputs are 2 * 4 * 15, conditioning 8 * 5
-    limit = MAX_MESSAGE_BYTES + 4 * max(state, 2 * 4 * 15, 8 * 5)
+    state = 3 * 2 * 15  # three tensors of two channels
+    inner = 2 * 4 * (15 + 2 * 15)  # two rows of four channels, with as many groups as latents
+    limit = MAX_MESSAGE_BYTES + 4 * max(state, inner, 8 * 5)
     assert server.longest_message == HEADER_BYTES + limit
     header = bytearray(picture()[:HEADER_BYTES])
     header[24:28] = (limit + 1).to_bytes(4, "little")
@@ -462,30 +468,40 @@ def test_the_longest_payload_is_the_longest_of_three():
     accepted = AcceptedPictures("whole", FP32, max_latents=1, max_context=1, max_steps=1)
     shallow = dataclasses.replace(GEOMETRY, deep=None)
     assert longest_payload(accepted, shallow) == MAX_MESSAGE_BYTES + 4 * 6
-    assert longest_payload(accepted, GEOMETRY) == MAX_MESSAGE_BYTES + 4 * 8
+    assert longest_payload(accepted, GEOMETRY) == MAX_MESSAGE_BYTES + 4 * 8 * 3
     told = dataclasses.replace(accepted, max_context=100)
     assert longest_payload(told, GEOMETRY) == MAX_MESSAGE_BYTES + 4 * 100 * (3 + 2)
 
 
 @pytest.mark.parametrize("form", TENSOR_FORMATS, ids=lambda form: form.label)
-@pytest.mark.parametrize("images", [1, 4])
-def test_all_that_is_legal_is_short_enough(form, images):
-    settings = msgspec.structs.replace(DEEP, images=images)
-    accepted = AcceptedPictures("deep", form, 15 * images, max_context=8, max_steps=3)
-    limit = longest_payload(accepted, GEOMETRY)
-    entering, _ = inner_shapes(settings, GEOMETRY.deep)
+@pytest.mark.parametrize("images", [1, 4, 64])
+@pytest.mark.parametrize(
+    ("height", "width"), [(1, 1), (1, 2), (2, 1), (2, 2), (1, 3), (3, 5)], ids=str
+)
+def test_all_that_is_legal_is_short_enough(form, images, height, width):
+    # Wide enough that what is allowed for settings does not hide what is missing.
+    wide = dataclasses.replace(GEOMETRY.deep, input_channels=320)
+    geometry = dataclasses.replace(GEOMETRY, deep=wide)
+    settings = msgspec.structs.replace(DEEP, images=images, height=height, width=width)
+    latents = images * height * width
+    accepted = AcceptedPictures("deep", form, latents, max_context=8, max_steps=3)
+    limit = longest_payload(accepted, geometry) - MAX_MESSAGE_BYTES
+    entering, _ = inner_shapes(settings, wide)
     assert payload_bytes(form, entering) <= limit
-    assert MAX_STATE_TENSORS * images * LATENT_BYTES <= limit
-    assert limit >= MAX_MESSAGE_BYTES + 4 * CONDITIONING_VALUES
+    assert MAX_STATE_TENSORS * 4 * 2 * latents <= limit
+    assert limit >= 4 * CONDITIONING_VALUES
 
 
 # --- the device's side --------------------------------------------------------------------------
 
 
-def test_a_device_asks_for_no_step_before_the_welcome():
+def test_a_device_asks_for_nothing_before_the_welcome():
     device = PictureDeviceSession(HELLO)
     with pytest.raises(UnexpectedMessage):
         device.step(0, b"", tensors=0, answer_bytes=0)
+    with pytest.raises(UnexpectedMessage) as caught:
+        device.picture(WHOLE, CONDITIONING, FP16, tensors=2)
+    assert caught.value.wire_fields() == {"what": "a picture", "state": "connecting"}
     assert device.in_flight == 0
 
 
