@@ -48,7 +48,7 @@ class ModelSettings:
     name: str | None = option(
         None,
         text("MODEL"),
-        "a folder, a Hugging Face id, or 'demo'",
+        "a folder, a Hugging Face id, 'demo' or 'demo-image'",
         unset="must be given",
         positional="MODEL",
     )

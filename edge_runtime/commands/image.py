@@ -1,8 +1,9 @@
 """Make a picture: text encoders, solver and decoder here, the denoiser at --url.
 
 The picture is written to --out as PNG; a summary of speed and traffic goes to stderr. Prompt and
-picture stay on this device; what crosses the wire is the prompt's encoding and noise. That hides
-neither of them from the server, see docs/threat-model.md.
+picture stay on this device; what crosses the wire is the prompt's encoding, and noise or, with a
+bundle whose split is deep, features. That hides neither of them from the server, see
+docs/threat-model.md.
 
 The file holds its parameters, the prompt among them, as text: --no-metadata leaves them out.
 
@@ -25,6 +26,7 @@ from edge_runtime.pictures.generator import DEFAULT_FORMAT, ImageGenerator
 from edge_runtime.pictures.png import write_png
 from edge_runtime.pictures.request import PictureSpec
 from edge_runtime.pictures.stream import ImageResult, ImageStep
+from edge_runtime.pictures.terminal import as_text
 from lambda_split.arguments import non_negative, positive, read_token_file
 from lambda_split.diffusion.scheduler_config import SOLVER_NAMES
 from lambda_split.errors import OutputNotWritable
@@ -84,8 +86,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--codec",
         default=DEFAULT_FORMAT,
         metavar="FORMAT",
-        help="how predicted noise crosses the wire: fp32, fp16, bf16, fp8-e4m3, fp8-e5m2, int8 … "
-        f"int1, nf8 … nf1, nf4-delta … (default: {DEFAULT_FORMAT})",
+        help="how predicted noise, or features, cross the wire: fp32, fp16, bf16, fp8-e4m3, "
+        "fp8-e5m2, int8 … int1, nf8 … nf1, int8-channel …, nf4-delta … (not with a deep bundle) "
+        f"(default: {DEFAULT_FORMAT})",
     )
     link.add_argument(
         "--unsynchronized",
@@ -99,6 +102,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="trust the issuers in this file (PEM), too: for a server with a private certificate",
     )
     parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads")
+    parser.add_argument(
+        "--show", action="store_true", help="show it on stderr too: a terminal with 24-bit colours"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     parser.add_argument("--quiet", action="store_true", help="no progress and summary on stderr")
 
@@ -147,6 +153,8 @@ def run(args: argparse.Namespace) -> int:
     paths = _paths(args.out, args.images)
     for path, image in zip(paths, result.images, strict=True):
         write_png(path, image, texts)
+    if args.show:
+        sys.stderr.writelines(as_text(image) for image in result.images)
     if args.json:
         sys.stdout.write(_as_json(result, paths) + "\n")
     else:
@@ -196,6 +204,7 @@ def _as_json(result: ImageResult, paths: list[pathlib.Path]) -> str:
                 "encode_s": stats.encode_s,
                 "link_s": stats.link_s,
                 "trunk_s": stats.trunk_s,
+                "blocks_s": stats.blocks_s,
                 "decode_s": stats.decode_s,
             },
             "wire": {

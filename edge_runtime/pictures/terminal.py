@@ -1,0 +1,51 @@
+"""A picture as coloured text, for terminals that show 24-bit colours.
+
+Each character is the upper half of a cell, so that it shows two pixels: one as its own colour, the
+one below as its background (ECMA-48, SGR 38 and 48 with 2;R;G;B).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import IO
+
+import numpy as np
+
+from edge_runtime.pictures.decoder import Pixels
+
+__all__ = ["as_text", "shows_colours"]
+
+_UPPER_HALF = "\u2580"
+_RESET = "\x1b[0m"
+
+
+def as_text(picture: Pixels, columns: int = 64) -> str:
+    """A picture as lines of half blocks.
+
+    Args:
+        picture: uint8 (height, width, 3), red, green and blue.
+        columns: The most characters of a line; a wider picture is shown by fewer pixels.
+    """
+    step = -(-picture.shape[1] // max(1, columns))
+    pixels = picture[::step, ::step]
+    if len(pixels) % 2:
+        pixels = np.concatenate([pixels, pixels[-1:]])
+    # (height, width, 3) -> (height / 2, 2, width, 3): the two pixels of a cell
+    cells = pixels.reshape(len(pixels) // 2, 2, *pixels.shape[1:])
+    return "".join(f"{''.join(map(_cell, *row))}{_RESET}\n" for row in cells)
+
+
+def shows_colours(stream: IO[str], environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether text on a stream may be coloured: a terminal whose user has not said no.
+
+    See https://no-color.org for ``NO_COLOR``.
+    """
+    plain = environment.get("NO_COLOR") or environment.get("TERM", "dumb") == "dumb"
+    return stream.isatty() and not plain
+
+
+def _cell(upper: Pixels, lower: Pixels) -> str:
+    red, green, blue = map(int, upper)
+    red2, green2, blue2 = map(int, lower)
+    return f"\x1b[38;2;{red};{green};{blue}m\x1b[48;2;{red2};{green2};{blue2}m{_UPPER_HALF}"
