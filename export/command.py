@@ -1,14 +1,16 @@
 """Cut a model's head and tail out of a checkpoint and write them as a bundle for devices.
 
 Of a language model the head (embedding, first layers) and the tail (last layers, LM head) become
-ONNX graphs, of a text-to-image pipeline the text encoders and the VAE decoder; with tokenizers and
-a manifest they are the one folder that a device needs. Of a sharded checkpoint only the shards that
-hold these parts are read. Before the bundle appears, the written graphs are run and compared with
-PyTorch.
+ONNX graphs, of a text-to-image pipeline the text encoders and the VAE decoder, with '--split deep'
+the UNet's first and last blocks as well; with tokenizers and a manifest they are the one folder
+that a device needs. Of a sharded checkpoint only the shards that hold these parts are read (for the
+deep split all of the UNet's). Before the bundle appears, the written graphs are run and compared
+with PyTorch.
 
 Examples:
   lambda-split export demo --out bundle
   lambda-split export demo-image --out pictures
+  lambda-split export demo-image --out pictures --split deep
   lambda-split export meta-llama/Llama-3.2-1B-Instruct --out bundle --weights int8
   lambda-split export ./my-model --out bundle --head-layers 4 --tail-layers 4 --lora ./adapter
 
@@ -39,14 +41,18 @@ from export.settings import AttentionChoice
 from lambda_split.arguments import non_negative, positive
 from lambda_split.bundle import Manifest, WeightFormat
 from lambda_split.errors import UsageError
-from lambda_split.image_bundle import ImageManifest, ImageWeights
+from lambda_split.image_bundle import ImageManifest, ImageSplit, ImageWeights
 from lambda_split.split import Split
 
 __all__ = ["add_arguments", "run"]
 
 # What says something about the other kind of model only, and its defaults.
 _TEXT_ONLY = {"head_layers": 1, "tail_layers": 1, "attention": "auto", "max_positions": None}
-_PICTURES_ONLY = {"vae": "full", "calibrate_steps": DEFAULT_CALIBRATION_STEPS}
+_PICTURES_ONLY = {
+    "split": "whole",
+    "vae": "full",
+    "calibrate_steps": DEFAULT_CALIBRATION_STEPS,
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -92,6 +98,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: %(default)s)",
     )
     parser.add_argument(
+        "--split",
+        choices=get_args(ImageSplit),
+        default="whole",
+        help="for pictures: the trunk is the whole UNet, or (deep) the UNet without its first and "
+        "last blocks, which the device then runs in each step: latents and noise stay on it, more "
+        "crosses the wire (default: %(default)s)",
+    )
+    parser.add_argument(
         "--vae",
         metavar="full|tiny|MODEL",
         default="full",
@@ -103,9 +117,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         type=non_negative,
         default=DEFAULT_CALIBRATION_STEPS,
-        help="for an int8 decoder: denoising steps of the few pictures that its ranges come from; "
+        help="for int8 pictures: denoising steps of the few pictures that ranges come from; "
         "the pipeline itself makes them, so this reads its UNet once; 0 takes artificial latents "
-        "and does not (default: %(default)s)",
+        "and, unless the split is deep, does not (default: %(default)s)",
     )
     parser.add_argument(
         "--lora",
@@ -169,6 +183,7 @@ def _export_pictures(args: argparse.Namespace, progress: Progress) -> int:
         formats = ", ".join(get_args(ImageWeights))
         raise UsageError(f"a text-to-image bundle has no {weights} weights, but {formats}")
     settings = ImageExportSettings(
+        split=args.split,
         weights=weights,
         vae=args.vae,
         calibration_steps=args.calibrate_steps,
@@ -208,8 +223,7 @@ def _image_summary(out: Path, manifest: ImageManifest) -> str:
     facts = {
         "model": ", with ".join([manifest.model.id, *manifest.model.lora]),
         "size": f"{size:.1f} MB, {weights} weights",
-        "split": f"{manifest.split}: {len(manifest.encoders)} text encoders and a "
-        f"{manifest.vae.kind} decoder on the device",
+        "split": f"{manifest.split}: {_device_parts(manifest)} on the device",
         "pictures": f"{latents.width} × {latents.height} unless told otherwise",
     }
     if (found := manifest.verification) is not None:
@@ -218,7 +232,16 @@ def _image_summary(out: Path, manifest: ImageManifest) -> str:
             f"against PyTorch on {found.prompts} prompts and {found.pictures} pictures: cosine of "
             f"the encoders {cosine:.6f}, PSNR of the decoder {found.vae.psnr:.1f} dB"
         )
+        if found.blocks is not None:
+            facts["verified"] += f", relative error of the noise {found.blocks.noise:.2g}"
     return _lines(out, facts)
+
+
+def _device_parts(manifest: ImageManifest) -> str:
+    encoders, decoder = f"{len(manifest.encoders)} text encoders", f"a {manifest.vae.kind} decoder"
+    if manifest.blocks is None:
+        return f"{encoders} and {decoder}"
+    return f"{encoders}, the UNet's first and last blocks and {decoder}"
 
 
 def _lines(out: Path, facts: dict[str, str]) -> str:

@@ -16,6 +16,9 @@ From a prompt to a picture::
     decoder's    latents / scaling_factor + shift_factor; where the model has statistics,
     input        latents · std / scaling_factor + mean, channel by channel
     picture      float32 (B, 3, height, width), from -1 to 1
+
+With the split ``deep`` the denoiser's first and last blocks are graphs as well; see
+:mod:`lambda_split.denoiser_blocks`.
 """
 
 from __future__ import annotations
@@ -40,6 +43,7 @@ from lambda_split.bundle_files import (
     read_raw_manifest,
     write_manifest_file,
 )
+from lambda_split.denoiser_blocks import BlocksVerification, DenoiserBlocks, wrong_blocks
 from lambda_split.errors import BundleFileMissing, ManifestInvalid
 
 __all__ = [
@@ -97,7 +101,8 @@ class ImageGraph(msgspec.Struct, frozen=True, kw_only=True):
             the module says.
         outputs: Role to output name. Of an encoder: ``hidden`` float32 (B, max_tokens, width),
             and ``pooled`` float32 (B, pooled_width) if the model uses this encoder's. Of the
-            decoder: ``picture`` float32 (B, 3, h · scale_factor, w · scale_factor).
+            decoder: ``picture`` float32 (B, 3, h · scale_factor, w · scale_factor). Those of the
+            denoiser's blocks are in :mod:`lambda_split.denoiser_blocks`.
     """
 
     file: str
@@ -220,12 +225,14 @@ class ImageVerification(msgspec.Struct, frozen=True, kw_only=True):
         pictures: Latents that were decoded.
         encoders: By graph.
         vae: The decoder's.
+        blocks: The denoiser's blocks', with the split ``deep``.
     """
 
     prompts: Count
     pictures: Count
     encoders: dict[str, EncoderVerification]
     vae: DecoderVerification
+    blocks: BlocksVerification | None = None
 
 
 class ImageManifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -242,6 +249,7 @@ class ImageManifest(msgspec.Struct, frozen=True, kw_only=True):
         encoders: In the order in which their hidden states are joined.
         conditioning: What the denoiser takes.
         vae: The decoder.
+        blocks: The denoiser's blocks that are the device's, with the split ``deep``.
         scheduler: The model's own.
         graphs: By name.
         files: Every file but the manifest.
@@ -257,6 +265,7 @@ class ImageManifest(msgspec.Struct, frozen=True, kw_only=True):
     encoders: Annotated[tuple[TextEncoder, ...], Meta(min_length=1, max_length=8)]
     conditioning: Conditioning
     vae: Vae
+    blocks: DenoiserBlocks | None = None
     scheduler: SchedulerFile
     graphs: dict[str, ImageGraph]
     verification: ImageVerification | None = None
@@ -344,7 +353,25 @@ def _contradiction(manifest: ImageManifest) -> str | None:
     decoder = manifest.graphs.get(manifest.vae.graph)
     if decoder is None or "latents" not in decoder.inputs or "picture" not in decoder.outputs:
         return f"the decoder {manifest.vae.graph!r} needs a graph from latents to picture"
-    return _wrong_measures(manifest.latents, manifest.vae)
+    return _wrong_split(manifest) or _wrong_measures(manifest.latents, manifest.vae)
+
+
+def _wrong_split(manifest: ImageManifest) -> str | None:
+    blocks, told = manifest.blocks, manifest.conditioning
+    if (blocks is not None) != (manifest.split == "deep"):
+        return "the denoiser's blocks are the device's with the split 'deep', and only with that"
+    if blocks is None:
+        return None
+    takes = {
+        "context": True,
+        "pooled": told.pooled_width is not None,
+        "time_ids": told.time_ids,
+        "guidance": told.guidance_embedding is not None,
+    }
+    graphs = {
+        name: (graph.inputs.keys(), graph.outputs.keys()) for name, graph in manifest.graphs.items()
+    }
+    return wrong_blocks(blocks, graphs, {role for role, taken in takes.items() if taken})
 
 
 def _wrong_measures(latents: LatentGeometry, vae: Vae) -> str | None:

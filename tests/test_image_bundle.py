@@ -6,12 +6,14 @@ import json
 import pathlib
 from collections.abc import Callable
 
+import msgspec
 import numpy as np
 import pytest
 
 from lambda_split.bundle import MANIFEST_NAME, ModelSource, describe_files, load_bundle
 from lambda_split.bundle_files import SCHEMA
 from lambda_split.cli import main
+from lambda_split.denoiser_blocks import DenoiserBlocks
 from lambda_split.errors import (
     BundleFileAltered,
     BundleFileMissing,
@@ -195,6 +197,81 @@ def test_contradictions(folder, change) -> None:
     _edit(folder, change)
     with pytest.raises(ManifestInvalid):
         load_image_bundle(folder)
+
+
+BLOCKS = DenoiserBlocks(
+    first="first", last="last", input_channels=8, output_channels=16, reduction=2, skips=2
+)
+
+
+def _named(*roles: str) -> dict[str, str]:
+    return {role: role for role in roles}
+
+
+@pytest.fixture
+def deep(folder) -> pathlib.Path:
+    """The same bundle with the denoiser's first and last blocks; their files are the decoder's."""
+
+    def change(manifest: dict) -> None:
+        graph = manifest["graphs"]["vae_decoder"]
+        between = _named("embedding", "skip.0", "skip.1")
+        manifest["split"] = "deep"
+        manifest["blocks"] = msgspec.to_builtins(BLOCKS)
+        manifest["graphs"]["first"] = graph | {
+            "inputs": _named("latents", "timesteps", "pooled", "time_ids"),
+            "outputs": _named("features") | between,
+        }
+        manifest["graphs"]["last"] = graph | {
+            "inputs": _named("features") | between,
+            "outputs": _named("noise"),
+        }
+
+    _edit(folder, change)
+    return folder
+
+
+def test_a_bundle_with_the_denoisers_blocks(deep) -> None:
+    manifest = load_image_bundle(deep).manifest
+    assert manifest.blocks == BLOCKS
+    assert manifest.blocks.skip_roles == ("skip.0", "skip.1")
+    for graph in ("first", "last"):  # one that attends
+        _edit(deep, _set("graphs", graph, "inputs", "context", "context"))
+    load_image_bundle(deep)
+
+
+WRONG_BLOCKS = {
+    "no blocks": _set("blocks", None),
+    "blocks of a whole denoiser": _set("split", "whole"),
+    "no first graph": _set("blocks", "first", "unet_first"),
+    "no last graph": _set("blocks", "last", "unet_last"),
+    "first and last exchanged": _set("blocks", "first", "last"),
+    "first blocks without latents": _set("graphs", "first", "inputs", {"timesteps": "t"}),
+    "first blocks without time": _set("graphs", "first", "inputs", {"latents": "l"}),
+    "first blocks told of guidance": _set("graphs", "first", "inputs", "guidance", "g"),
+    "first blocks of something else": _set("graphs", "first", "inputs", "mask", "m"),
+    "first blocks without features": _set("graphs", "first", "outputs", {"embedding": "e"}),
+    "a skip connection too few": _set("blocks", "skips", 3),
+    "a skip connection too many": _set("blocks", "skips", 1),
+    "no skip connections": _set("blocks", "skips", 0),
+    "last blocks without features": _set("graphs", "last", "inputs", {"embedding": "e"}),
+    "last blocks told of sizes": _set("graphs", "last", "inputs", "time_ids", "t"),
+    "last blocks without noise": _set("graphs", "last", "outputs", {}),
+    "another reduction": _set("blocks", "reduction", 4),
+    "no channels": _set("blocks", "input_channels", 0),
+}
+
+
+@pytest.mark.parametrize("change", WRONG_BLOCKS.values(), ids=WRONG_BLOCKS)
+def test_blocks_that_do_not_fit(deep, change) -> None:
+    _edit(deep, change)
+    with pytest.raises(ManifestInvalid):
+        load_image_bundle(deep)
+
+
+def test_sizes_are_no_blocks_business_where_the_denoiser_takes_none(deep) -> None:
+    _edit(deep, _set("conditioning", "time_ids", False))
+    with pytest.raises(ManifestInvalid, match="first blocks"):
+        load_image_bundle(deep)
 
 
 def test_statistics_of_the_latents(folder) -> None:

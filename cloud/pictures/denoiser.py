@@ -10,15 +10,17 @@ import threading
 from dataclasses import dataclass
 
 import torch
-from diffusers.models.embeddings import get_timestep_embedding
 from torch import nn
 
 from lambda_split.errors import PictureImpossible, ServerDraining
-from lambda_split.partition.pipelines.deep import InnerBlocks, Told, deep_geometry
+from lambda_split.partition.pipelines.deep import (
+    InnerBlocks,
+    Told,
+    deep_geometry,
+    embedded_guidance,
+)
 
 __all__ = ["Conditioning", "Denoiser", "guided"]
-
-_GUIDANCE_FACTOR = 1000.0  # guidance-distilled models are told their scale in thousandths
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,12 +153,7 @@ class Denoiser:
     def _embedded(self, guidance: torch.Tensor | None) -> torch.Tensor | None:
         if guidance is None or self._guidance_width is None:
             return None
-        # The scale less one is what such models were told in training (arXiv 2310.04378).
-        scale = (guidance - 1.0) * _GUIDANCE_FACTOR
-        embedded: torch.Tensor = get_timestep_embedding(
-            scale, self._guidance_width, flip_sin_to_cos=False, downscale_freq_shift=1
-        )
-        return embedded.to(self.dtype)  # (n,) -> (n, width)
+        return embedded_guidance(guidance, self._guidance_width).to(self.dtype)
 
 
 def _added(conditioning: Conditioning) -> dict[str, torch.Tensor] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -13,19 +14,24 @@ import numpy.typing as npt
 import lambda_split
 from edge_runtime.endpoint import Endpoint
 from edge_runtime.graph_session import RuntimeSettings
+from edge_runtime.pictures.blocks import BlockRunner, load_blocks
 from edge_runtime.pictures.decoder import VaeDecoder, load_decoder
+from edge_runtime.pictures.deep_run import DeepRun
 from edge_runtime.pictures.orders import make_order
 from edge_runtime.pictures.prompts import PromptEncoders, load_prompt_encoders
 from edge_runtime.pictures.request import PictureSpec, check_spec
+from edge_runtime.pictures.runs import PictureOrder, PictureRun
 from edge_runtime.pictures.stream import ImageResult, ImageStream
 from edge_runtime.pictures.trunk import ReplayingDenoiser
+from edge_runtime.pictures.whole_run import WholeRun
 from edge_runtime.retry import RetryPolicy
 from edge_runtime.stats import Meter
 from lambda_split.diffusion.scheduler_config import SchedulerConfig, parse_scheduler_config
 from lambda_split.errors import UsageError
-from lambda_split.image_bundle import ImageBundle, load_image_bundle
+from lambda_split.image_bundle import ImageBundle, ImageManifest, load_image_bundle
 from lambda_split.wire.frames import PROTOCOL_VERSION
 from lambda_split.wire.messages import PictureHello
+from lambda_split.wire.pictures.handshake import serves
 from lambda_split.wire.pictures.settings import MAX_STEPS
 from lambda_split.wire.tensor_format import Base, TensorFormat, payload_bytes
 
@@ -36,8 +42,25 @@ _MAX_CONTEXT = 8192
 Latents = npt.NDArray[np.float32]
 
 
+def _deep_runs(blocks: BlockRunner, meter: Meter) -> Callable[[PictureOrder], PictureRun]:
+    return lambda order: DeepRun(order, blocks, meter)
+
+
+def _longest_answer(form: TensorFormat, latents: int, manifest: ImageManifest) -> int:
+    """Bytes of the longest payload that a step of so many latent positions may bring back."""
+    blocks = manifest.blocks
+    if blocks is None:
+        shape = (latents, manifest.latents.channels, 1, 1)
+    else:
+        # Two rows an image with guidance, and no smaller than the latents where these are one.
+        shape = (2 * latents, blocks.output_channels, 1, 1)
+    return max(payload_bytes(one, shape) for one in (form, TensorFormat(Base.FP32)))
+
+
 class ImageGenerator:
     """Makes pictures with text encoders, solver and decoder here and the denoiser in the cloud.
+
+    With a bundle whose split is ``deep`` the denoiser's first and last blocks are here as well.
 
     Not thread-safe: open one for each thread.
 
@@ -88,8 +111,8 @@ class ImageGenerator:
             url: ``ws://`` or ``wss://`` address of the service.
             token: Bearer token, where the server wants one.
             ca_file: PEM file with issuers to trust beside the system's, for a private certificate.
-            format: How predicted noise crosses the wire, such as ``fp16`` or ``nf4-delta``; see
-                ``docs/protocol-images.md``.
+            format: How predicted noise, or with the split ``deep`` features, cross the wire, such
+                as ``fp16`` or ``nf4-delta``; see ``docs/protocol-images.md``.
             max_pixels: The most pixels of all pictures that are made at once; four pictures of the
                 model's own size where None.
             runtime: Threads of onnxruntime.
@@ -116,8 +139,8 @@ class ImageGenerator:
                 f"unknown format {format!r}: fp32, fp16, bf16, fp8-e4m3, fp8-e5m2, int1 … int8 or "
                 "nf1 … nf8, the last two also with -channel, all but fp32 with -delta"
             )
-        if manifest.split != "whole":
-            raise UsageError(f"this version cannot run bundles with the split {manifest.split!r}")
+        if not serves(form, manifest.split):
+            raise UsageError(f"{format!r} codes differences, which the split 'deep' has not")
         measures = manifest.latents
         pixels = max_pixels or 4 * measures.height * measures.width
         latents = -(-pixels // measures.scale_factor**2)
@@ -128,21 +151,21 @@ class ImageGenerator:
             protocol=PROTOCOL_VERSION,
             fingerprint=manifest.model.fingerprint,
             witnesses=manifest.model.witnesses,
-            split="whole",
+            split=manifest.split,
             formats=(form.label,),
             latents=latents,
             context=_MAX_CONTEXT,
             steps=MAX_STEPS,
             agent=f"lambda-split-python/{lambda_split.__version__}",
         )
+        blocks = None if manifest.blocks is None else load_blocks(loaded, settings)
         denoiser = ReplayingDenoiser(
             Endpoint(url, token, policy.connect_timeout_s, policy.reply_timeout_s, ca_file),
             hello,
             meter,
-            longest_answer=payload_bytes(
-                TensorFormat(Base.FP32), (latents, measures.channels, 1, 1)
-            ),
+            longest_answer=_longest_answer(form, latents, manifest),
             retry=policy,
+            runs=WholeRun if blocks is None else _deep_runs(blocks, meter),
         )
         scheduler = parse_scheduler_config(loaded.file(manifest.scheduler.file).read_bytes())
         generator = cls(

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from edge_runtime.pictures.blocks import Told
+from edge_runtime.pictures.guidance import Guidance
 from edge_runtime.pictures.prompts import EncodedPrompts, PromptEncoders
 from edge_runtime.pictures.request import PictureSpec, draw_seed, scheduler_of
-from edge_runtime.pictures.trunk import PictureOrder
+from edge_runtime.pictures.runs import PictureOrder
 from lambda_split.diffusion.scheduler_config import SchedulerConfig
 from lambda_split.errors import UsageError
 from lambda_split.image_bundle import ImageManifest
@@ -92,7 +96,49 @@ def make_order(
             raise UsageError(f"latents of shape {latents.shape}, not {(spec.images, *shape)}")
         start = trajectory.solver.start(np.asarray(latents, np.float32))
     form = TensorFormat(Base.FP32 if exact else Base.FP16)
-    return PictureOrder(settings, _joined(prompts), form, trajectory, start)
+    order = PictureOrder(settings, _joined(prompts), form, trajectory, start)
+    return order if manifest.split == "whole" else _deep(order)
+
+
+def _deep(order: PictureOrder) -> PictureOrder:
+    """The same picture where the device has the denoiser's first and last blocks.
+
+    The trunk is told neither seed nor solver, nor how strongly the pictures are guided.
+    """
+    settings = order.settings
+    guidance = Guidance(settings.guidance, settings.rescale) if settings.branches == 2 else None
+    asked = msgspec.structs.replace(
+        settings,
+        guidance=1.0,
+        rescale=0.0,
+        denoising=None,
+        timesteps=order.trajectory.solver.timesteps,
+    )
+    return replace(order, settings=asked, told=_told(asked, order.conditioning), guidance=guidance)
+
+
+def _told(settings: PictureSettings, conditioning: Sequence[Latents]) -> Told:
+    """What each row is told, as a trunk works it out: the prompt's images, then the negative's."""
+    rows = settings.images * settings.branches
+    told = {
+        role: _of_rows(tensor, settings)
+        for role, tensor in zip(("context", "pooled"), conditioning, strict=False)
+    }
+    if settings.time_ids:
+        told["time_ids"] = np.tile(np.array(settings.time_ids, np.float32), (rows, 1))
+    if settings.guidance_embedding is not None:
+        told["guidance"] = np.full(rows, settings.guidance_embedding, np.float32)
+    return Told(told)
+
+
+def _of_rows(tensor: Latents, settings: PictureSettings) -> Latents:
+    """(1, …), or (2, …) with a negative prompt's, -> (images × branches, …)."""
+    branches = [tensor[:1]]
+    if settings.negative == "sent":
+        branches.append(tensor[1:])
+    elif settings.negative == "zeros":
+        branches.append(np.zeros_like(tensor[:1]))
+    return np.concatenate(branches).repeat(settings.images, axis=0)
 
 
 def _joined(prompts: Sequence[EncodedPrompts]) -> list[Latents]:

@@ -38,7 +38,7 @@ class PictureSpec:
         solver: ``euler``, ``euler-ancestral``, ``ddim``, ``dpm++2m``, ``dpm++2m-karras`` or
             ``lcm``; the model's own where None.
         synchronized: The trunk steps with what the device decodes (the default); otherwise with its
-            own exact noise, and the two drift apart.
+            own exact noise, and the two drift apart. With the split ``deep`` only the device steps.
     """
 
     steps: int = 25
@@ -79,6 +79,8 @@ def check_spec(spec: PictureSpec, manifest: ImageManifest) -> None:
         raise UsageError(f"seed must be from 0 to {_LARGEST_SEED}, not {spec.seed}")
     if not (math.isfinite(spec.guidance) and 0 <= spec.guidance <= 1000):
         raise UsageError(f"guidance must be from 0 to 1000, not {spec.guidance}")
+    if manifest.split == "deep" and not spec.synchronized:
+        raise UsageError("with the split 'deep' only the device takes steps: nothing drifts apart")
     if not 0 <= spec.rescale <= 1:
         raise UsageError(f"rescale must be from 0 to 1, not {spec.rescale}")
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from edge_runtime.pictures.decoder import Pixels, VaeDecoder
 from edge_runtime.pictures.request import PictureSpec
-from edge_runtime.pictures.trunk import DenoisingStep, PictureOrder
+from edge_runtime.pictures.runs import DenoisingStep, PictureOrder
 from edge_runtime.stats import GenerationStats, Meter
 from lambda_split.diffusion.solver import SolverState
 from lambda_split.errors import UsageError
@@ -31,6 +31,7 @@ class ImageStats:
         encode_s: In the text encoders.
         link_s: Waiting for answers, less the trunk's own time.
         trunk_s: In the denoiser, as the server reports it.
+        blocks_s: With the split ``deep``: in the denoiser's first and last blocks.
         decode_s: In the VAE decoder, previews included.
         bytes_up: Message bytes sent, replays included.
         bytes_down: Message bytes received.
@@ -41,6 +42,7 @@ class ImageStats:
     encode_s: float = 0.0
     link_s: float = 0.0
     trunk_s: float = 0.0
+    blocks_s: float = 0.0
     decode_s: float = 0.0
     bytes_up: int = 0
     bytes_down: int = 0
@@ -48,9 +50,10 @@ class ImageStats:
 
     def summary(self) -> str:
         """A few lines for people."""
+        blocks = f"its first and last blocks here {self.blocks_s:.2f}, " if self.blocks_s else ""
         return (
             f"{self.total_s:.2f} s: text encoders {self.encode_s:.2f}, link {self.link_s:.2f}, "
-            f"denoiser {self.trunk_s:.2f}, decoder {self.decode_s:.2f}\n"
+            f"denoiser {self.trunk_s:.2f}, {blocks}decoder {self.decode_s:.2f}\n"
             f"wire: {self.bytes_up:,} bytes up, {self.bytes_down:,} bytes down"
             + (f", {self.reconnects} reconnects" if self.reconnects else "")
         )
@@ -187,6 +190,7 @@ class ImageStream:
             encode_s=self._encode_s,
             link_s=spent.link_s,
             trunk_s=spent.trunk_s,
+            blocks_s=spent.head_s + spent.tail_s,
             decode_s=self._decode_s,
             bytes_up=spent.bytes_up,
             bytes_down=spent.bytes_down,

@@ -2,80 +2,36 @@
 
 The device is the source of truth. It goes every step of the latents itself; when the connection is
 lost, the server restarts, or another replica answers, it reconnects with backoff, sends the
-picture's conditioning and the state that it has reached, and goes on with the same picture.
+picture's conditioning and what the step that it has reached needs, and goes on with the same
+picture.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
 
 from edge_runtime.endpoint import Endpoint
 from edge_runtime.outage import Outage
 from edge_runtime.pictures.connection import PictureConnection
+from edge_runtime.pictures.runs import DenoisingStep, PictureOrder, PictureRun
+from edge_runtime.pictures.whole_run import WholeRun
 from edge_runtime.retry import RetryPolicy
 from edge_runtime.stats import Meter
-from lambda_split.diffusion.solver import SolverState
 from lambda_split.errors import (
     CapacityRefused,
     LambdaSplitError,
     LinkError,
-    PositionGap,
     ServerError,
     UsageError,
 )
 from lambda_split.wire.messages import PictureHello
-from lambda_split.wire.pictures.settings import PictureSettings
-from lambda_split.wire.pictures.trajectory import Trajectory
-from lambda_split.wire.tensor_codecs import decode, encode
-from lambda_split.wire.tensor_format import Base, TensorFormat, payload_bytes
 
-__all__ = ["DenoisingStep", "PictureOrder", "ReplayingDenoiser"]
+__all__ = ["ReplayingDenoiser"]
 
 _logger = logging.getLogger(__name__)
-_EXACT = TensorFormat(Base.FP32)
-Tensor = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True, eq=False)
-class PictureOrder:
-    """What is asked of the trunk.
-
-    Attributes:
-        settings: What is made; its ``denoising`` is set.
-        conditioning: Context, then pooled output where there is one; float32.
-        form: How they cross the wire: a floating-point format.
-        trajectory: The way of its latents.
-        start: The state before the first step; None where the trunk draws it from the seed too.
-    """
-
-    settings: PictureSettings
-    conditioning: Sequence[Tensor]
-    form: TensorFormat
-    trajectory: Trajectory
-    start: SolverState | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class DenoisingStep:
-    """A step that was taken.
-
-    Attributes:
-        number: 0 for the first.
-        noise: What the trunk predicted, as it was decoded: float32 (images, C, H, W).
-        before: The state that it was predicted for.
-        after: The state that it led to.
-    """
-
-    number: int
-    noise: Tensor
-    before: SolverState
-    after: SolverState
 
 
 class ReplayingDenoiser:
@@ -87,6 +43,7 @@ class ReplayingDenoiser:
         meter: Counts bytes and time.
         longest_answer: Bytes of the longest payload that a step may bring back.
         retry: How hard to try when the connection is lost.
+        runs: Makes a picture's run of an order; the trunk is the whole denoiser by default.
     """
 
     def __init__(
@@ -97,6 +54,7 @@ class ReplayingDenoiser:
         *,
         longest_answer: int,
         retry: RetryPolicy,
+        runs: Callable[[PictureOrder], PictureRun] = WholeRun,
     ) -> None:
         self._endpoint = endpoint
         self._hello = hello
@@ -104,7 +62,8 @@ class ReplayingDenoiser:
         self._longest_answer = longest_answer
         self._outage = Outage(retry)
         self._connection: PictureConnection | None = None
-        self._running: _Run | None = None  # the picture that the connection is about
+        self._runs = runs
+        self._running: PictureRun | None = None  # the picture that the connection is about
         self._closed = False
 
     def connect(self) -> None:
@@ -129,9 +88,6 @@ class ReplayingDenoiser:
     def run(self, order: PictureOrder) -> Iterator[DenoisingStep]:
         """Take all steps of a picture.
 
-        Steps are asked for ahead of their answers, as far as the server allows: it goes the same
-        way by itself, so that nothing has to be waited for in between.
-
         Yields:
             Each step, in order.
 
@@ -142,12 +98,13 @@ class ReplayingDenoiser:
             ProtocolError: the server broke the protocol.
             RemoteError: the server objected in a way that this version does not know.
             UsageError: the session was closed, or another picture was begun.
+            GraphInvalid: a block of the denoiser that is the device's fails.
         """
         if self._closed:
             raise UsageError("this session was closed: open another one")
         if self._connection is not None and self._connection.in_flight:
             self._disconnect()  # answers of a picture that was left are on their way
-        run = self._running = _Run(order, order.start or order.trajectory.start())
+        run = self._running = self._runs(order)
         try:
             while run.step < order.trajectory.solver.steps:
                 yield self._next(run)
@@ -156,7 +113,7 @@ class ReplayingDenoiser:
             if left and self._connection is not None and self._connection.in_flight:
                 self._disconnect()
 
-    def _next(self, run: _Run) -> DenoisingStep:
+    def _next(self, run: PictureRun) -> DenoisingStep:
         if self._closed:
             raise UsageError("this session was closed: open another one")
         if self._running is not run:
@@ -195,62 +152,3 @@ class ReplayingDenoiser:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
-
-
-class _Run:
-    """One picture on its way: what was asked for on this connection, and what has come."""
-
-    def __init__(self, order: PictureOrder, state: SolverState) -> None:
-        self.order = order
-        self.state = state
-        self.step = 0
-        self.reference = order.trajectory.first_reference(state)
-        self._asked = 0  # steps, on this connection
-        self._begun = False
-        self._told = False  # where it goes on from
-
-    def lost(self) -> None:
-        """Nothing of it is known to the server of a new connection."""
-        self._begun = self._told = False
-        self._asked = self.step
-
-    def advance(self, connection: PictureConnection) -> DenoisingStep:
-        """Ask for as much as may be in flight, and take the next step that comes back."""
-        order = self.order
-        if not self._begun:
-            payload = b"".join(encode(tensor, order.form) for tensor in order.conditioning)
-            connection.begin(order.settings, payload, order.form, tensors=len(order.conditioning))
-            self._begun = True
-            self._ask(connection)
-            connection.receive()  # that it has begun
-        self._ask(connection)
-        frame = connection.receive()
-        shape = self.state.sample.shape
-        noise = decode(frame.payload, connection.format, shape, self.reference)
-        before = self.state
-        after = order.trajectory.after(noise, self.step, before)
-        taken = DenoisingStep(self.step, noise, before, after)
-        self.state, self.reference, self.step = after, noise, self.step + 1
-        return taken
-
-    def _ask(self, connection: PictureConnection) -> None:
-        form = connection.format
-        answer_bytes = payload_bytes(form, self.state.sample.shape)
-        steps = self.order.trajectory.solver.steps
-        while self._asked < steps and connection.in_flight < connection.max_in_flight:
-            # The first one here tells where it goes on from; the trunk knows the rest by itself.
-            tells = not self._told and (self.step > 0 or self.order.start is not None)
-            tensors = self._state_tensors(form) if tells else []
-            self._told = True
-            payload = b"".join(encode(tensor, _EXACT) for tensor in tensors)
-            connection.step(self._asked, payload, tensors=len(tensors), answer_bytes=answer_bytes)
-            self._asked += 1
-
-    def _state_tensors(self, form: TensorFormat) -> list[Tensor]:
-        """The state before the next step, as a server that knows nothing needs it."""
-        tensors = [self.state.sample, *self.state.memory]
-        if form.delta and self.step > 0:
-            if self.reference is None:
-                raise PositionGap(self.step, 0)
-            tensors.append(self.reference)
-        return tensors

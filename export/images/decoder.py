@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,14 +11,17 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from export.images.convolutional import write_convolutional_graph
 from export.images.encoders import ExportedEncoder
 from export.images.graphs import trace_decoder
-from export.images.half import store_half
-from export.images.latents import PromptEmbeddings, artificial_latents, pipeline_latents
-from export.images.static_int8 import quantize_decoder
+from export.images.latents import (
+    PromptEmbeddings,
+    Watcher,
+    artificial_latents,
+    pipeline_latents,
+)
 from export.images.verification import compare_decoder, run_graph
 from export.images.workplace import Workplace
-from export.staging import writing
 from lambda_split.errors import CheckpointInvalid
 from lambda_split.image_bundle import DecoderVerification, ImageGraph, Vae
 from lambda_split.partition.pipelines import Component, load_vae, vae_scale_factor
@@ -54,12 +55,15 @@ class ExportedDecoder:
     verification: DecoderVerification
 
 
-def export_decoder(work: Workplace, encoders: Sequence[ExportedEncoder]) -> ExportedDecoder:
+def export_decoder(
+    work: Workplace, encoders: Sequence[ExportedEncoder], *, watcher: Watcher | None = None
+) -> ExportedDecoder:
     """Write the VAE's decoder.
 
     Args:
         work: The export.
         encoders: The pipeline's, whose outputs tell the denoiser what to draw for calibration.
+        watcher: Sees the denoiser's runs while it draws.
 
     Raises:
         CheckpointError: it cannot be read.
@@ -73,25 +77,14 @@ def export_decoder(work: Workplace, encoders: Sequence[ExportedEncoder]) -> Expo
     progress.stage("loading the VAE", 1)
     vae = load_vae(work.pipeline, work.settings.vae, half=weights != "fp32")
     progress.advance()
-    latents = [scaling.decoder_input(one) for one in _latents(work, vae, encoders)]
+    latents = [scaling.decoder_input(one) for one in _latents(work, vae, encoders, watcher)]
     measured = latents[-_MEASURED:]
     expected = _reference(vae, measured)
     progress.stage("tracing the VAE", 1)
     traced = trace_decoder(vae, work.pipeline.facts.latent_channels)
     progress.advance()
-    model = traced.model
-    with writing(work.out):
-        scratch = tempfile.TemporaryDirectory(dir=work.folder)
-    with scratch as folder:
-        if weights == "fp16":
-            store_half(model)
-        elif weights == "int8":
-            progress.stage("calibrating the VAE", 1)
-            with writing(work.out):
-                model = quantize_decoder(model, latents[:-_MEASURED], Path(folder))
-            progress.advance()
-        file = work.write_graph(DECODER, model, component)
-        del model  # it holds files of the scratch folder
+    feeds = [{traced.inputs["latents"]: one} for one in latents[:-_MEASURED]]
+    file = write_convolutional_graph(work, DECODER, traced.model, component, feeds)
     graph = ImageGraph(file=file, weights=weights, inputs=traced.inputs, outputs=traced.outputs)
     progress.stage("verifying the VAE", 1)
     found = [run_graph(work.folder / file, graph, [one])["picture"] for one in measured]
@@ -135,7 +128,9 @@ def _numbers(component: Component, name: str) -> tuple[float, ...] | None:
     return tuple(float(value) for value in found)
 
 
-def _latents(work: Workplace, vae: nn.Module, encoders: Sequence[ExportedEncoder]) -> list[Floats]:
+def _latents(
+    work: Workplace, vae: nn.Module, encoders: Sequence[ExportedEncoder], watcher: Watcher | None
+) -> list[Floats]:
     """Latents of unit variance: the last ones are for measuring, others for ranges."""
     settings, facts = work.settings, work.pipeline.facts
     if settings.weights != "int8":
@@ -149,6 +144,7 @@ def _latents(work: Workplace, vae: nn.Module, encoders: Sequence[ExportedEncoder
         _embeddings(encoders, zeros=work.pipeline.index.force_zeros_for_empty_prompt),
         steps=settings.calibration_steps,
         progress=work.progress,
+        watcher=watcher,
     )
 
 

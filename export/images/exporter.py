@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from export.images.blocks import check_deep, export_blocks
 from export.images.decoder import DECODER, export_decoder
+from export.images.denoiser_runs import RunRecorder
 from export.images.encoders import ExportedEncoder, export_encoder, sample_prompts
 from export.images.latents import SCHEDULER_CONFIG
 from export.images.settings import ImageExportSettings
@@ -14,7 +16,7 @@ from export.staging import staged_folder, writing
 from lambda_split import __version__
 from lambda_split.bundle import ModelSource
 from lambda_split.bundle_files import SCHEMA, describe_files
-from lambda_split.errors import CheckpointInvalid, UsageError
+from lambda_split.errors import CheckpointInvalid
 from lambda_split.image_bundle import (
     Conditioning,
     ImageManifest,
@@ -36,9 +38,9 @@ def export_pipeline(
     model: str, out: str, settings: ImageExportSettings, *, progress: Progress
 ) -> ImageManifest:
     """Write a bundle; arguments and errors as :func:`export.export_image_bundle`."""
-    if settings.split != "whole":
-        raise UsageError(f"--split {settings.split} cannot be exported yet")
     pipeline = open_pipeline(model, revision=settings.revision, lora=settings.lora)
+    if settings.split == "deep":
+        check_deep(pipeline)
     # absolute(): the name of "." or "bundle/.." is empty or wrong without it
     target = Path(out).expanduser().absolute()
     try:
@@ -52,9 +54,13 @@ def _write_bundle(work: Workplace) -> ImageManifest:
     pipeline = work.pipeline
     encoders = [export_encoder(work, name) for name in pipeline.text_encoders]
     conditioning = _conditioning(pipeline, encoders)
-    decoder = export_decoder(work, encoders)
+    recorder = RunRecorder() if work.settings.split == "deep" else None
+    decoder = export_decoder(work, encoders, watcher=recorder)
+    blocks = None if recorder is None else export_blocks(work, encoders, recorder.runs)
     graphs = {encoder.entry.graph: encoder.graph for encoder in encoders}
     graphs[DECODER] = decoder.graph
+    if blocks is not None:
+        graphs |= blocks.graphs
     _write_configs(work)
     facts = pipeline.facts
     verification = ImageVerification(
@@ -62,6 +68,7 @@ def _write_bundle(work: Workplace) -> ImageManifest:
         pictures=decoder.pictures,
         encoders={encoder.entry.graph: encoder.verification for encoder in encoders},
         vae=decoder.verification,
+        blocks=None if blocks is None else blocks.verification,
     )
     with writing(work.out):
         files = describe_files(work.folder, _written(work.folder))
@@ -80,6 +87,7 @@ def _write_bundle(work: Workplace) -> ImageManifest:
             encoders=tuple(encoder.entry for encoder in encoders),
             conditioning=conditioning,
             vae=decoder.vae,
+            blocks=None if blocks is None else blocks.entry,
             scheduler=SchedulerFile(name=pipeline.index.scheduler, file=SCHEDULER_CONFIG),
             graphs=graphs,
             verification=verification,

@@ -6,6 +6,7 @@ an encoder with a projection comes first, since they take the first output for i
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +17,20 @@ from torch import nn
 from export.images.attention import attention_in_blocks
 from export.tracing import OPSET, quiet_exporter, tidy
 
-__all__ = ["TracedImageGraph", "encoder_outputs", "trace_decoder", "trace_encoder"]
+__all__ = [
+    "EXAMPLE_BATCH",
+    "EXAMPLE_HEIGHT",
+    "EXAMPLE_WIDTH",
+    "TracedImageGraph",
+    "encoder_outputs",
+    "trace_decoder",
+    "trace_encoder",
+    "trace_module",
+]
 
 # The exporter takes sizes 0 and 1 for constants, so the examples are larger, and all different.
-_BATCH = 2
-_HEIGHT, _WIDTH = 6, 10
+EXAMPLE_BATCH = 2
+EXAMPLE_HEIGHT, EXAMPLE_WIDTH = 6, 10
 
 
 @dataclass(frozen=True)
@@ -39,7 +49,8 @@ class _EncoderGraph(nn.Module):
         self.projects = projects
         self.hidden = hidden
 
-    def forward(self, input_ids: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def forward(self, inputs: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        (input_ids,) = inputs
         found: Any = self.encoder(input_ids, output_hidden_states=self.hidden)
         ends = (
             (found.text_embeds, found.last_hidden_state)
@@ -55,7 +66,8 @@ class _DecoderGraph(nn.Module):
         super().__init__()
         self.vae = vae
 
-    def forward(self, latent_sample: torch.Tensor) -> torch.Tensor:
+    def forward(self, inputs: list[torch.Tensor]) -> torch.Tensor:
+        (latent_sample,) = inputs
         decode: Any = self.vae.decode
         picture: torch.Tensor = decode(latent_sample, return_dict=False)[0]
         return picture
@@ -88,11 +100,10 @@ def trace_encoder(
         hidden: See :func:`encoder_outputs`.
         max_tokens: Its positions.
     """
-    return _trace(
+    return trace_module(
         _EncoderGraph(encoder, projects=projects, hidden=hidden),
-        torch.ones(_BATCH, max_tokens, dtype=torch.int64),
-        "input_ids",
-        {0: "batch", 1: "sequence"},
+        {"input_ids": torch.ones(EXAMPLE_BATCH, max_tokens, dtype=torch.int64)},
+        {"input_ids": {0: "batch", 1: "sequence"}},
         encoder_outputs(layers=layers, projects=projects, hidden=hidden),
     )
 
@@ -105,32 +116,38 @@ def trace_decoder(vae: nn.Module, channels: int) -> TracedImageGraph:
         channels: Of its latents, which are scaled before they come here.
     """
     with attention_in_blocks():
-        model = _trace(
+        model = trace_module(
             _DecoderGraph(vae),
-            torch.zeros(_BATCH, channels, _HEIGHT, _WIDTH),
-            "latent_sample",
-            {0: "batch", 2: "height", 3: "width"},
+            {"latent_sample": torch.zeros(EXAMPLE_BATCH, channels, EXAMPLE_HEIGHT, EXAMPLE_WIDTH)},
+            {"latent_sample": {0: "batch", 2: "height", 3: "width"}},
             ("sample",),
         )
     return TracedImageGraph(model, {"latents": "latent_sample"}, {"picture": "sample"})
 
 
-def _trace(
+def trace_module(
     module: nn.Module,
-    example: torch.Tensor,
-    name: str,
-    axes: dict[int, str],
+    examples: Mapping[str, torch.Tensor],
+    axes: Mapping[str, dict[int, str]],
     outputs: tuple[str, ...],
 ) -> ir.Model:
+    """Trace a module whose forward takes a list of tensors.
+
+    Args:
+        module: The module.
+        examples: Its inputs by name, in order.
+        axes: Of each input, the axes that may be of any size, and their names.
+        outputs: Names of its outputs, in order.
+    """
     with quiet_exporter():
         program = torch.onnx.export(
             module.eval(),
-            (example,),
+            (list(examples.values()),),
             dynamo=True,
             opset_version=OPSET,
-            input_names=[name],
+            input_names=list(examples),
             output_names=list(outputs),
-            dynamic_shapes=(axes,),
+            dynamic_shapes=([axes[name] for name in examples],),
             verbose=False,
         )
     if program is None:  # only where a file name was given

@@ -7,6 +7,7 @@ scales, which has the variance and the smoothness, but not what a model draws.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import diffusers
@@ -21,16 +22,27 @@ from lambda_split.errors import CheckpointInvalid, UsageError
 from lambda_split.partition.files import read_json_object
 from lambda_split.partition.pipelines import Pipeline, load_unet
 
-__all__ = ["SCHEDULER_CONFIG", "PromptEmbeddings", "artificial_latents", "pipeline_latents"]
+__all__ = [
+    "CALIBRATION_GUIDANCE",
+    "SCHEDULER_CONFIG",
+    "PromptEmbeddings",
+    "Watcher",
+    "artificial_latents",
+    "pipeline_latents",
+]
 
 Floats = NDArray[np.float32]
 PromptEmbeddings = dict[str, torch.Tensor]
+Watcher = Callable[[tuple[Any, ...], dict[str, Any]], None]
+"""Is given the arguments of each run of a pipeline's UNet."""
+
+CALIBRATION_GUIDANCE = 5.0
+"""Scale of guidance of the pictures that ranges come from."""
 
 SCHEDULER_CONFIG = "scheduler/scheduler_config.json"
 _MAX_BYTES = 1024 * 1024
 _LARGEST_SIDE = 64  # of latents: a picture of 512 pixels shows a decoder all that a larger one does
 _SMALLEST_STEP = 8  # sides that every denoiser halves without a rest
-_GUIDANCE = 5.0
 _SCHEDULERS = {one.name for one in KarrasDiffusionSchedulers} | {"LCMScheduler"}
 
 
@@ -67,6 +79,7 @@ def pipeline_latents(
     *,
     steps: int,
     progress: Progress,
+    watcher: Watcher | None = None,
 ) -> list[Floats]:
     """Latents of pictures that the pipeline makes; its UNet is loaded and released.
 
@@ -77,6 +90,7 @@ def pipeline_latents(
             ``pooled_prompt_embeds`` (N, P); their ``negative_`` counterparts (1, …).
         steps: Denoising steps.
         progress: Told about each picture.
+        watcher: Sees the UNet's runs.
 
     Returns:
         float32 (1, channels, h, w) for each prompt, of unit variance more or less.
@@ -87,9 +101,14 @@ def pipeline_latents(
     """
     count = len(embeddings["prompt_embeds"])
     progress.stage("making pictures to calibrate on", count)
+    unet = load_unet(pipeline, half=True)
+    if watcher is not None:
+        unet.register_forward_pre_hook(
+            lambda _, given, named: watcher(given, named), with_kwargs=True
+        )
     parts: dict[str, Any] = {
         "vae": vae,
-        "unet": load_unet(pipeline, half=True),
+        "unet": unet,
         "scheduler": _scheduler(pipeline),
         "text_encoder": None,
         "tokenizer": None,
@@ -115,7 +134,7 @@ def pipeline_latents(
             height=_side(pipeline.facts.height) * whole.vae_scale_factor,
             width=_side(pipeline.facts.width) * whole.vae_scale_factor,
             num_inference_steps=steps,
-            guidance_scale=_GUIDANCE,
+            guidance_scale=CALIBRATION_GUIDANCE,
             generator=torch.Generator().manual_seed(number),
             output_type="latent",
         ).images

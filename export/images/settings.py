@@ -17,15 +17,17 @@ class ImageExportSettings:
     """How a pipeline becomes a bundle.
 
     Attributes:
-        split: ``whole``: the whole denoiser is the trunk.
+        split: ``whole``: the whole denoiser is the trunk. ``deep``: its first and last blocks are
+            the device's, and the whole UNet is read for them.
         weights: How weights are stored: ``fp32``; ``fp16``, computed in fp32; ``int8``, encoders
-            with activations quantized as they come, the decoder's convolutions with ranges that
-            were calibrated.
+            with activations quantized as they come, convolutions of the decoder and of the
+            denoiser's blocks with ranges that were calibrated.
         vae: ``full`` for the pipeline's own decoder, ``tiny`` for a light one, or the folder or
             Hub id of another; see :meth:`lambda_split.partition.pipelines.Pipeline.vae`.
-        calibration_steps: For an int8 decoder: denoising steps of the pictures whose latents it is
-            calibrated on. They are made by the pipeline itself, so the UNet is read (and, for a
-            Hub id, downloaded) this once. 0 takes artificial latents and leaves the UNet alone.
+        calibration_steps: For int8: denoising steps of the pictures whose latents ranges
+            come from. They are made by the pipeline itself, so the UNet is read (and, for a
+            Hub id, downloaded) this once. 0 takes artificial latents and, with the split
+            ``whole``, leaves the UNet alone.
         lora: Folders or Hub ids of adapters that are merged, in order.
         revision: Commit, branch or tag of a Hub model.
         overwrite: Replace an existing output folder.

@@ -1,10 +1,10 @@
-"""A decoder whose convolutions are of 8 bits, with ranges of activations from example latents.
+"""Graphs whose convolutions are of 8 bits, with ranges of activations from example inputs.
 
 onnxruntime's static quantization: weights with a scale for each output channel and no zero point,
 activations with one scale and zero point for each tensor, written as pairs of QuantizeLinear and
 DequantizeLinear around each convolution, which the runtime folds into integer kernels. The first
-convolutions and the last one stay in float32: they take and give the few channels of latents and
-picture, so they cost little time, and each of their numbers counts.
+convolutions and the last one stay in float32: they take and give the few channels of latents,
+noise and picture, so they cost little time, and each of their numbers counts.
 """
 
 from __future__ import annotations
@@ -27,31 +27,32 @@ from onnxruntime.quantization import (
 
 from export.weight_file import WeightFile, write_graph
 
-__all__ = ["quantize_decoder"]
+__all__ = ["quantize_convolutions"]
 
 Floats = NDArray[np.float32]
 
 _FEW_CHANNELS = 8
 
 
-class _Latents(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime ships no types
-    def __init__(self, name: str, latents: Sequence[Floats]) -> None:
-        self._feeds = iter([{name: one} for one in latents])
+class _Examples(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime ships no types
+    def __init__(self, feeds: Sequence[Mapping[str, Floats]]) -> None:
+        self._feeds = iter(feeds)
 
     def get_next(self) -> Mapping[str, Floats] | None:
         """The next example, as the library asks for it."""
         return next(self._feeds, None)
 
 
-def quantize_decoder(model: ir.Model, latents: Sequence[Floats], folder: Path) -> ir.Model:
-    """Quantize a traced decoder; its weights lie in ``folder`` until the result is written.
+def quantize_convolutions(
+    model: ir.Model, feeds: Sequence[Mapping[str, Floats]], folder: Path
+) -> ir.Model:
+    """Quantize a traced graph; its weights lie in ``folder`` until the result is written.
 
     Args:
         model: The float32 graph.
-        latents: Examples, float32 (B, channels, h, w), scaled as the graph takes them.
+        feeds: Examples, float32 by the inputs' names, as the graph takes them.
         folder: An empty folder for files that are not needed any more once the result is written.
     """
-    name = model.graph.inputs[0].name or ""
     excluded = [node.name or "" for node in model.graph if _has_few_channels(node)]
     with WeightFile(folder) as weight_file:
         write_graph(model, folder / "float.onnx", weight_file)
@@ -61,7 +62,7 @@ def quantize_decoder(model: ir.Model, latents: Sequence[Floats], folder: Path) -
         quantize_static(
             folder / "float.onnx",
             quantized,
-            _Latents(name, latents),
+            _Examples(feeds),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=["Conv"],
             per_channel=True,

@@ -2,10 +2,11 @@
 
 Before weights are replaced, PyTorch encodes prompts and decodes latents; later onnxruntime runs the
 written files on the same. The relative error is the root-mean-square difference over the
-root-mean-square value (of pictures: over their deviation, as their mean says little).
+root-mean-square value (of pictures, features and noise: over their deviation, as their mean says
+little).
 
 =======  =====================  =====================  ========================================
-weights  encoders, relative     pictures, relative     where the error comes from
+weights  encoders, relative     pictures, noise        where the error comes from
 =======  =====================  =====================  ========================================
 fp32     1e-3                   1e-3                   order of summation
 fp16     1e-2                   2e-2                   weights of 11 significant bits
@@ -20,6 +21,7 @@ say how good an export is.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +29,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from lambda_split.denoiser_blocks import BlocksVerification
 from lambda_split.errors import VerificationFailed
 from lambda_split.image_bundle import (
     DecoderVerification,
@@ -35,7 +38,15 @@ from lambda_split.image_bundle import (
     ImageWeights,
 )
 
-__all__ = ["LIMITS", "ImageLimits", "compare_decoder", "compare_encoder", "run_graph"]
+__all__ = [
+    "LIMITS",
+    "ImageLimits",
+    "compare_blocks",
+    "compare_decoder",
+    "compare_encoder",
+    "open_written",
+    "run_graph",
+]
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -59,6 +70,29 @@ LIMITS: dict[ImageWeights, ImageLimits] = {
 }
 
 
+def open_written(
+    path: Path, graph: ImageGraph
+) -> Callable[[Mapping[str, Floats | Ints]], dict[str, Floats]]:
+    """Load a written graph; the result takes inputs by role and gives outputs by role.
+
+    Args:
+        path: The ``.onnx`` file.
+        graph: How to feed it.
+    """
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    # Idle threads would spin beside PyTorch's.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+    def run(given: Mapping[str, Floats | Ints]) -> dict[str, Floats]:
+        feed = {name: given[role] for role, name in graph.inputs.items()}
+        found = session.run(list(graph.outputs.values()), feed)
+        return dict(zip(graph.outputs, found, strict=True))
+
+    return run
+
+
 def run_graph(path: Path, graph: ImageGraph, feeds: list[Floats | Ints]) -> dict[str, Floats]:
     """Run a written graph on each input, one at a time.
 
@@ -70,17 +104,10 @@ def run_graph(path: Path, graph: ImageGraph, feeds: list[Floats | Ints]) -> dict
     Returns:
         By role, the outputs joined along the first axis (their other axes must be alike).
     """
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    # Idle threads would spin beside PyTorch's.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    (name,) = graph.inputs.values()
-    found = [session.run(list(graph.outputs.values()), {name: feed}) for feed in feeds]
-    columns = zip(*found, strict=True)
-    return {
-        role: np.concatenate(column) for role, column in zip(graph.outputs, columns, strict=True)
-    }
+    run = open_written(path, graph)
+    (role,) = graph.inputs
+    found = [run({role: feed}) for feed in feeds]
+    return {output: np.concatenate([each[output] for each in found]) for output in graph.outputs}
 
 
 def compare_encoder(
@@ -130,6 +157,31 @@ def compare_decoder(
     return DecoderVerification(
         max_error=float(np.abs(difference).max()), psnr=min(psnr, _HIGHEST_PSNR)
     )
+
+
+def compare_blocks(
+    features: Sequence[tuple[Floats, Floats]],
+    noise: Sequence[tuple[Floats, Floats]],
+    weights: ImageWeights,
+) -> BlocksVerification:
+    """Measure a denoiser's first and last blocks, and refuse them beyond the format's limit.
+
+    Args:
+        features: For each run what PyTorch's first blocks send, and the graph's.
+        noise: What the whole denoiser predicts, and what comes of the two graphs.
+        weights: The format.
+
+    Raises:
+        VerificationFailed: an error is too large, or not a number.
+    """
+    errors = []
+    for what, pairs in (("features'", features), ("predicted noise's", noise)):
+        expected = np.concatenate([first.reshape(-1) for first, _ in pairs])
+        error = expected - np.concatenate([second.reshape(-1) for _, second in pairs])
+        deviation = float(expected.std(dtype=np.float64))
+        errors.append(_root_mean_square(error) / (deviation or 1.0))
+        _check(f"the {what} relative error", errors[-1], LIMITS[weights].picture)
+    return BlocksVerification(features=errors[0], noise=errors[1], steps=len(noise))
 
 
 def _check(measure: str, value: float, limit: float) -> None:

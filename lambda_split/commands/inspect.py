@@ -91,6 +91,8 @@ def describe_pictures(manifest: ImageManifest) -> str:
             f"  verified     on {check.prompts} prompts and {check.pictures} pictures against "
             f"PyTorch: cosine {cosine:.6f}, PSNR {check.vae.psnr:.1f} dB"
         )
+        if check.blocks is not None:
+            lines[-1] += f", error of the noise {check.blocks.noise:.2g}"
     return "\n".join([*lines, *_files(manifest.files)]) + "\n"
 
 

@@ -66,8 +66,8 @@ class Prepared:
                     guidance_scale=spec.guidance,
                     num_inference_steps=spec.steps,
                     latents=start,
-                    height=HEIGHT,
-                    width=WIDTH,
+                    height=spec.height,
+                    width=spec.width,
                     output_type="latent",
                     **settings,
                 ).images

@@ -304,10 +304,6 @@ def test_an_unknown_pipeline(changed, tmp_path) -> None:
     assert "FluxPipeline" in _refused(changed, tmp_path, UnsupportedFamily)
 
 
-def test_a_split_that_is_not_there_yet(changed, tmp_path) -> None:
-    _refused(changed, tmp_path, UsageError, split="deep")
-
-
 def test_an_output_that_is_there(changed, tmp_path) -> None:
     (tmp_path / "out").mkdir()
     with pytest.raises(OutputExists):

@@ -26,6 +26,23 @@ def test_a_pipeline_is_found_written_and_described(pipeline_folder, tmp_path, ca
     assert "--overwrite" in captured.err
 
 
+@pytest.mark.slow
+def test_the_deep_split_is_described(pipeline_folder, tmp_path, capsys) -> None:
+    out = tmp_path / "pictures"
+    capsys.readouterr()
+    arguments = ["export", str(pipeline_folder("sd1")), "--out", str(out), "--weights", "fp32"]
+    assert main([*arguments, "--split", "deep"]) == 0
+    captured = capsys.readouterr()
+    assert "first and last blocks" in captured.out
+    assert "relative error of the noise" in captured.out
+    assert "verifying the denoiser's blocks …\n" in captured.err
+    assert main(["inspect", str(out)]) == 0
+    shown = capsys.readouterr().out
+    assert "split        deep" in shown
+    assert "unet_first" in shown
+    assert "error of the noise" in shown
+
+
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
@@ -34,6 +51,7 @@ def test_a_pipeline_is_found_written_and_described(pipeline_folder, tmp_path, ca
         (("--attention", "concat-kv"), "--attention"),
         (("--max-positions", "9"), "--max-positions"),
         (("--calibrate-steps", "-1"), "--calibrate-steps"),
+        (("--split", "half"), "--split"),
     ],
 )
 def test_wrong_use_is_2_and_writes_nothing(wrong, words, pipeline_folder, tmp_path, capsys) -> None:
@@ -50,7 +68,9 @@ def test_wrong_use_is_2_and_writes_nothing(wrong, words, pipeline_folder, tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("wrong", [("--vae", "tiny"), ("--calibrate-steps", "0")])
+@pytest.mark.parametrize(
+    "wrong", [("--vae", "tiny"), ("--calibrate-steps", "0"), ("--split", "deep")]
+)
 def test_what_is_for_pictures_is_refused_for_text(
     wrong, checkpoint_folder, tmp_path, capsys
 ) -> None:

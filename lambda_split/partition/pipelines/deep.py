@@ -18,11 +18,21 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
+from diffusers.models.embeddings import get_timestep_embedding
 from torch import nn
 
 from lambda_split.wire.pictures.layout import DeepGeometry
 
-__all__ = ["FirstBlocks", "InnerBlocks", "LastBlocks", "Told", "deep_geometry"]
+__all__ = [
+    "FirstBlocks",
+    "InnerBlocks",
+    "LastBlocks",
+    "Told",
+    "deep_geometry",
+    "embedded_guidance",
+]
+
+_GUIDANCE_FACTOR = 1000.0  # guidance-distilled models are told their scale in thousandths
 
 
 def deep_geometry(unet: Any) -> DeepGeometry | None:  # noqa: ANN401  # the library's type is loose
@@ -35,6 +45,18 @@ def deep_geometry(unet: Any) -> DeepGeometry | None:  # noqa: ANN401  # the libr
         output_channels=up[-2].resnets[-1].out_channels,
         reduction=2,
     )
+
+
+def embedded_guidance(scale: torch.Tensor, width: int) -> torch.Tensor:
+    """The guidance scale as distilled denoisers take it: (n,) -> (n, width).
+
+    The scale less one is what such models were told in training (arXiv 2310.04378).
+    """
+    thousandths = (scale - 1.0) * _GUIDANCE_FACTOR
+    embedded: torch.Tensor = get_timestep_embedding(
+        thousandths, width, flip_sin_to_cos=False, downscale_freq_shift=1
+    )
+    return embedded
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +121,13 @@ def _up(
         **told,
     )
     return result
+
+
+def _without_interpolation(upsampler: nn.Module) -> nn.Module:
+    """The same upsampler with the same weights, of what is as large already."""
+    bare: Any = copy.copy(upsampler)
+    bare.interpolate = False
+    return cast("nn.Module", bare)
 
 
 def _without_upsampler(block: nn.Module) -> nn.Module:
@@ -187,7 +216,8 @@ class LastBlocks(nn.Module):
 
     def __init__(self, unet: Any) -> None:  # noqa: ANN401  # the library's type is loose
         super().__init__()
-        self.upsampler = unet.up_blocks[-2].upsamplers[0]
+        # The library's own sizes its input in a way that cannot be traced for any size.
+        self.upsampler = _without_interpolation(unet.up_blocks[-2].upsamplers[0])
         self.block = unet.up_blocks[-1]
         self.norm = unet.conv_norm_out
         self.act = unet.conv_act if unet.conv_norm_out is not None else nn.Identity()
@@ -212,7 +242,7 @@ class LastBlocks(nn.Module):
             The predicted noise, (n, C, H, W).
         """
         size = (skips[-1].shape[2], skips[-1].shape[3])
-        hidden = self.upsampler(features, size)
+        hidden = self.upsampler(nn.functional.interpolate(features, size=size, mode="nearest"))
         hidden = _up(self.block, hidden, embedding, context, skips, size=None)
         if self.norm is not None:
             hidden = self.act(self.norm(hidden))

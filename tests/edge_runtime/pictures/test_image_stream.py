@@ -13,8 +13,8 @@ from edge_runtime.pictures.decoder import load_decoder
 from edge_runtime.pictures.orders import make_order
 from edge_runtime.pictures.prompts import load_prompt_encoders
 from edge_runtime.pictures.request import PictureSpec
+from edge_runtime.pictures.runs import DenoisingStep, PictureOrder
 from edge_runtime.pictures.stream import ImageStats, ImageStream
-from edge_runtime.pictures.trunk import DenoisingStep, PictureOrder
 from edge_runtime.stats import Meter
 from lambda_split.diffusion.scheduler_config import parse_scheduler_config
 from lambda_split.errors import ConnectionLost, GraphInvalid, UsageError
