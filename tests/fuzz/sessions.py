@@ -11,13 +11,7 @@ import collections
 from lambda_split.errors import NonFinite, ProtocolError, RequestError, WireError
 from lambda_split.wire.codecs import Encoded
 from lambda_split.wire.frames import MAX_U32, Codec, Frame, FrameKind, payload_bytes
-from lambda_split.wire.messages import (
-    Bye,
-    ErrorMessage,
-    Hello,
-    Welcome,
-    serialize_message,
-)
+from lambda_split.wire.messages import Bye, ErrorMessage, Hello, Welcome, serialize_message
 from lambda_split.wire.session import DeviceSession, Rejected, ServerSession, State
 from tests.fuzz.readings import Reading
 from tests.fuzz.telling import tells

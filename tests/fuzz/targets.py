@@ -30,7 +30,8 @@ from lambda_split.wire.messages import (
     parse_message,
     serialize_message,
 )
-from tests.fuzz.picture_sessions import picture_device_session, picture_server_session
+from tests.fuzz.picture_device import picture_device_session
+from tests.fuzz.picture_server import picture_server_session
 from tests.fuzz.picture_targets import picture_frames, tensor_codecs
 from tests.fuzz.readings import Reading
 from tests.fuzz.sessions import device_session, server_session

@@ -1,4 +1,4 @@
-"""The session machines of pictures on both sides, fed with sequences that a fuzzer chooses.
+"""The server's session machine of pictures, fed with sequences that a fuzzer chooses.
 
 As those of text: each input is a script of steps, and a simple model says what must come of them.
 """
@@ -7,29 +7,15 @@ from __future__ import annotations
 
 import collections
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 
-from lambda_split.errors import NonFinite, PositionGap, ProtocolError, RequestError, WireError
+from lambda_split.errors import NonFinite, PositionGap, ProtocolError, RequestError
 from lambda_split.wire.codecs import Encoded
 from lambda_split.wire.frames import HEADER_BYTES, MAX_U32
-from lambda_split.wire.messages import (
-    Bye,
-    ErrorMessage,
-    PictureHello,
-    Welcome,
-    serialize_message,
-)
-from lambda_split.wire.pictures.device_session import PictureDeviceSession
-from lambda_split.wire.pictures.frames import (
-    PictureFrame,
-    PictureFrameKind,
-    parse_picture_frame,
-)
-from lambda_split.wire.pictures.handshake import AcceptedPictures, serves
+from lambda_split.wire.messages import Bye, serialize_message
+from lambda_split.wire.pictures.frames import PictureFrame, PictureFrameKind, parse_picture_frame
+from lambda_split.wire.pictures.handshake import AcceptedPictures
 from lambda_split.wire.pictures.layout import (
     CONDITIONING_FORMATS,
     FLOAT_BYTES,
@@ -43,51 +29,22 @@ from lambda_split.wire.pictures.server_session import (
     PictureStep,
 )
 from lambda_split.wire.pictures.settings import PictureSettings
-from lambda_split.wire.session import Rejected, State
-from lambda_split.wire.tensor_format import TENSOR_FORMATS, Base, TensorFormat, payload_bytes
+from lambda_split.wire.session import State
+from lambda_split.wire.tensor_format import TENSOR_FORMATS, payload_bytes
+from tests.fuzz.picture_agreement import CONTEXT, LATENTS, STEPS, Agreed
 from tests.fuzz.readings import Reading
 from tests.fuzz.telling import tells
 from tests.wire.pictures.examples import DEEP, GEOMETRY, WHOLE
 
-__all__ = ["picture_device_session", "picture_server_session"]
+__all__ = ["picture_server_session"]
 
 _MAX_STEPS = 200
-_LATENTS, _CONTEXT, _STEPS = 30, 16, 3
-_FP16 = TensorFormat(Base.FP16)
-
-
-@dataclass(frozen=True)
-class _Agreed:
-    """What the handshake came to."""
-
-    accepted: AcceptedPictures
-    hello: PictureHello
-    welcome: Welcome
-
-    @classmethod
-    def of(cls, reading: Reading) -> _Agreed:
-        split = reading.choice(("whole", "deep"))
-        form = reading.choice([each for each in TENSOR_FORMATS if serves(each, split)])
-        hello = PictureHello(
-            protocol=1,
-            fingerprint="00112233",
-            split=split,
-            formats=(form.label,),
-            latents=_LATENTS,
-            context=_CONTEXT,
-            steps=_STEPS,
-        )
-        welcome = Welcome(
-            session="s", codec=form.label, max_positions=_STEPS, max_chunk_tokens=1, max_in_flight=4
-        )
-        accepted = AcceptedPictures(split, form, _LATENTS, _CONTEXT, _STEPS)
-        return cls(accepted, hello, welcome)
 
 
 def picture_server_session(data: bytes) -> None:
     """The service's side: whatever a device sends, and whatever becomes of it."""
     reading = Reading(data)
-    agreed = _Agreed.of(reading)
+    agreed = Agreed.of(reading)
     server = PictureServerSession(GEOMETRY)
     if reading.below(8):  # else it is still waiting for the hello
         server.receive_text(serialize_message(agreed.hello))
@@ -214,10 +171,10 @@ def _is_picture(start: PictureStart) -> None:
     """What begins is within what was agreed, and has its whole conditioning."""
     settings, frame = start.settings, start.frame
     assert frame.step == 0
-    assert settings.images * settings.height * settings.width <= _LATENTS
-    assert settings.steps <= _STEPS
+    assert settings.images * settings.height * settings.width <= LATENTS
+    assert settings.steps <= STEPS
     shapes = conditioning_shapes(settings, GEOMETRY)
-    assert math.prod(shapes[0][:-1]) <= _CONTEXT
+    assert math.prod(shapes[0][:-1]) <= CONTEXT
     expected = sum(payload_bytes(frame.format, shape) for shape in shapes)
     assert len(start.conditioning) == expected
 
@@ -233,97 +190,3 @@ def _answers(
     assert (read.sequence, read.step) == (asked.frame.sequence, asked.frame.step)
     assert read.tensors == (not isinstance(asked, PictureStart))
     assert len(answer) == HEADER_BYTES + len(payload)
-
-
-@dataclass(frozen=True)
-class _Expected:
-    """The answer to something that a device sent."""
-
-    sequence: int
-    step: int
-    form: TensorFormat
-    tensors: int
-    nbytes: int
-
-    def frame(self, **changes: Any) -> bytes:
-        facts: dict[str, Any] = {
-            "kind": PictureFrameKind.NOISE,
-            "format": self.form,
-            "step": self.step,
-            "tensors": self.tensors,
-            "sequence": self.sequence,
-            "payload": bytes(self.nbytes),
-        }
-        return PictureFrame(**(facts | changes)).serialize()
-
-
-def picture_device_session(data: bytes) -> None:
-    """The device's side: whatever a service answers."""
-    reading = Reading(data)
-    agreed = _Agreed.of(reading)
-    device = PictureDeviceSession(agreed.hello)
-    if reading.below(8):  # else it is still waiting for the welcome
-        device.receive_text(serialize_message(agreed.welcome))
-    waiting: collections.deque[_Expected] = collections.deque()
-    sequence = 0
-    for _ in range(_MAX_STEPS):
-        if not reading:
-            return
-        step = reading.below(8)
-        try:
-            if step < 3:
-                waiting.append(_send(device, reading, sequence, picture=step == 0))
-                assert device.state is not State.CONNECTING
-                sequence += 1
-            elif step < 6:
-                frame = device.receive_binary(_answer(reading, step, waiting))
-                expected = waiting.popleft()
-                assert (frame.sequence, frame.step) == (expected.sequence, expected.step)
-                assert (frame.format, frame.tensors) == (expected.form, expected.tensors)
-                assert len(frame.payload) == expected.nbytes
-            else:
-                event = device.receive_text(_text(reading, step, waiting))
-                if isinstance(event, Rejected):
-                    assert event.sequence == waiting.popleft().sequence
-        except WireError:
-            return
-        assert device.in_flight == len(waiting)
-
-
-def _send(
-    device: PictureDeviceSession, reading: Reading, sequence: int, *, picture: bool
-) -> _Expected:
-    """Something is sent; what its answer has to be."""
-    if picture:
-        device.picture(WHOLE, reading.piece(), _FP16, tensors=reading.below(3))
-        return _Expected(sequence, 0, _FP16, 0, 0)
-    step, nbytes = reading.below(_STEPS), reading.below(64)
-    device.step(step, reading.piece(), tensors=reading.below(4), answer_bytes=nbytes)
-    return _Expected(sequence, step, device.format, 1, nbytes)
-
-
-def _answer(reading: Reading, step: int, waiting: Sequence[_Expected]) -> bytes:
-    """The right answer, one with a field or two of the reading's, or anything."""
-    if step == 3 or not waiting:
-        return reading.piece()
-    if step == 4:
-        return waiting[0].frame()
-    changes: dict[str, Any] = {
-        "kind": reading.choice(tuple(PictureFrameKind)),
-        "format": reading.choice(TENSOR_FORMATS),
-        "step": reading.number(4),
-        "tensors": reading.below(3),
-        "sequence": reading.number(4),
-        "settings_bytes": reading.below(3),
-        "payload": reading.piece(),
-    }
-    chosen = {reading.choice(tuple(changes)) for _ in range(1 + reading.below(2))}
-    return waiting[0].frame(**{name: changes[name] for name in chosen})
-
-
-def _text(reading: Reading, step: int, waiting: Sequence[_Expected]) -> str:
-    """The rejection of the oldest, or anything."""
-    if step == 6 and waiting:
-        error = ErrorMessage.from_error(NonFinite("incoming"), waiting[0].sequence)
-        return serialize_message(error)
-    return reading.piece().decode("utf-8", "replace")
