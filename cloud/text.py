@@ -8,12 +8,11 @@ from cloud.conversation import AnyHello, Terms
 from cloud.engine import Engine, SessionCache
 from cloud.forwards import Forward
 from cloud.jobs import Request
-from lambda_split.errors import KindRefused, RequestError, UnexpectedMessage
-from lambda_split.wire.codecs import Encoded
+from lambda_split.errors import KindRefused, UnexpectedMessage
 from lambda_split.wire.frames import HEADER_BYTES, Codec, Frame, payload_bytes
 from lambda_split.wire.handshake import Accepted, ServerOffer, accept_hello
-from lambda_split.wire.messages import MAX_MESSAGE_BYTES, Bye, Hello, PictureHello, Welcome
-from lambda_split.wire.session import ServerSession, State
+from lambda_split.wire.messages import MAX_MESSAGE_BYTES, PictureHello, Welcome
+from lambda_split.wire.session import ServerSession
 
 __all__ = ["LanguageModel", "longest_forward"]
 
@@ -53,20 +52,13 @@ class LanguageModel:
         return _TextConversation(self)
 
 
-class _TextConversation:
+class _TextConversation(ServerSession):
     """See :class:`~cloud.conversation.Conversation`."""
 
     def __init__(self, model: LanguageModel) -> None:
+        super().__init__()
         self._model = model
-        self._session = ServerSession()
         self._agreed: tuple[Accepted, int] | None = None
-
-    @property
-    def state(self) -> State:
-        return self._session.state
-
-    def receive_text(self, text: str) -> Hello | PictureHello | Bye:
-        return self._session.receive_text(text)
 
     def agree(self, hello: AnyHello) -> Terms:
         if isinstance(hello, PictureHello):
@@ -90,24 +82,11 @@ class _TextConversation:
 
     def open(self, welcome: Welcome) -> str:
         accepted, _ = self._terms()
-        return self._session.accept(welcome, accepted.codec, self._model.offer.hidden_size)
-
-    def receive_binary(self, message: bytes) -> Frame:
-        return self._session.receive_binary(message)
+        return self.accept(welcome, accepted.codec, self._model.offer.hidden_size)
 
     def request(self, asked: Frame) -> Request:
         engine = self._model.engine
         return Forward(asked, engine.width, engine.dtype)
-
-    @property
-    def last_sequence(self) -> int:
-        return self._session.last_sequence
-
-    def reject(self, sequence: int, error: RequestError) -> str:
-        return self._session.reject(sequence, error)
-
-    def reply(self, asked: Frame, encoded: Encoded, micros: int) -> bytes:
-        return self._session.reply(asked, encoded, micros)
 
     def _terms(self) -> tuple[Accepted, int]:
         if self._agreed is None:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import time
-
 import lambda_split
+from edge_runtime.dialogue import next_answer, shake_hands
 from edge_runtime.endpoint import Endpoint
 from edge_runtime.link import MOST_IN_FLIGHT, Link
 from edge_runtime.stats import Meter
 from lambda_split.bundle import Manifest
-from lambda_split.errors import ServerDraining, UnexpectedMessage
 from lambda_split.wire.codecs import Encoded
 from lambda_split.wire.frames import HEADER_BYTES, PROTOCOL_VERSION, Codec, Frame, payload_bytes
-from lambda_split.wire.messages import MAX_MESSAGE_BYTES, Hello, Welcome
-from lambda_split.wire.session import DeviceSession, Rejected
+from lambda_split.wire.messages import MAX_MESSAGE_BYTES, Hello
+from lambda_split.wire.session import DeviceSession
 
 __all__ = ["Connection", "Endpoint", "make_hello"]
 
@@ -63,30 +61,16 @@ class Connection:
             RemoteError: an error that this version does not know.
             ConnectionLost: it broke during the handshake.
         """
-        self._endpoint = endpoint
+        self._timeout_s = endpoint.reply_timeout_s
         self._meter = meter
         self._session = DeviceSession(hello)
         longest = _largest_reply(hello, max_chunk_tokens)
         self._link = Link(endpoint, longest_message=longest, meter=meter)
-        try:
-            welcome = self._shake_hands()
-        except BaseException:
-            self._link.abandon()
-            raise
+        welcome = shake_hands(self._link, self._session, endpoint.connect_timeout_s)
         self.codec = self._session.codec
         self.max_chunk_tokens = min(max_chunk_tokens, welcome.max_chunk_tokens)
         self.max_in_flight = min(welcome.max_in_flight, MOST_IN_FLIGHT)
         self.session_id = welcome.session
-
-    def _shake_hands(self) -> Welcome:
-        self._send(self._session.hello())
-        message = self._link.receive(self._endpoint.connect_timeout_s)
-        if not isinstance(message, str):
-            raise UnexpectedMessage("a binary frame", self._session.state.value)
-        welcome = self._session.receive_text(message)
-        if not isinstance(welcome, Welcome):
-            raise ServerDraining  # a bye instead of a welcome
-        return welcome
 
     @property
     def in_flight(self) -> int:
@@ -112,16 +96,7 @@ class Connection:
             RemoteError: the server objected in a way that this version does not know.
             ConnectionLost: the connection broke, or the reply took too long.
         """
-        begin = time.perf_counter()
-        message = self._link.receive(self._endpoint.reply_timeout_s)
-        if isinstance(message, bytes):
-            frame = self._session.receive_binary(message)
-            self._meter.waited(time.perf_counter() - begin, frame.micros)
-            return frame
-        event = self._session.receive_text(message)
-        if isinstance(event, Rejected):
-            raise event.error
-        raise ServerDraining
+        return next_answer(self._link, self._session, self._timeout_s, self._meter)
 
     def close(self) -> None:
         """Say bye and close, or cut it off where forwards are in flight; never raises."""

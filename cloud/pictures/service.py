@@ -9,10 +9,9 @@ from cloud.engine import SessionCache
 from cloud.jobs import Request
 from cloud.pictures.engine import DenoisingEngine
 from cloud.pictures.works import PictureRequest
-from lambda_split.errors import KindRefused, RequestError, UnexpectedMessage
-from lambda_split.wire.codecs import Encoded
+from lambda_split.errors import KindRefused, UnexpectedMessage
 from lambda_split.wire.frames import HEADER_BYTES
-from lambda_split.wire.messages import Bye, Hello, PictureHello, Welcome
+from lambda_split.wire.messages import Hello, Welcome
 from lambda_split.wire.pictures.handshake import (
     AcceptedPictures,
     PictureOffer,
@@ -25,7 +24,6 @@ from lambda_split.wire.pictures.server_session import (
     longest_payload,
 )
 from lambda_split.wire.pictures.settings import MAX_STEPS
-from lambda_split.wire.session import State
 from lambda_split.wire.tensor_format import Base, TensorFormat
 
 __all__ = ["DenoiserService"]
@@ -65,26 +63,19 @@ class DenoiserService:
         return _PictureConversation(self)
 
 
-class _PictureConversation:
+class _PictureConversation(PictureServerSession):
     """See :class:`~cloud.conversation.Conversation`."""
 
     def __init__(self, service: DenoiserService) -> None:
+        super().__init__(service.offer.geometry)
         self._service = service
-        self._session = PictureServerSession(service.offer.geometry)
-        self._accepted: AcceptedPictures | None = None
-
-    @property
-    def state(self) -> State:
-        return self._session.state
-
-    def receive_text(self, text: str) -> Hello | PictureHello | Bye:
-        return self._session.receive_text(text)
+        self._agreed: AcceptedPictures | None = None
 
     def agree(self, hello: AnyHello) -> Terms:
         if isinstance(hello, Hello):
             raise KindRefused("a language model", "pictures")
         offer = self._service.offer
-        accepted = self._accepted = accept_picture_hello(hello, offer)
+        accepted = self._agreed = accept_picture_hello(hello, offer)
         return Terms(
             codec=accepted.format.label,
             positions=accepted.max_steps,
@@ -97,25 +88,12 @@ class _PictureConversation:
         return self._service.engine.open(self._terms())
 
     def open(self, welcome: Welcome) -> str:
-        return self._session.accept(welcome, self._terms())
-
-    def receive_binary(self, message: bytes) -> PictureStart | PictureStep:
-        return self._session.receive_binary(message)
+        return self.accept(welcome, self._terms())
 
     def request(self, asked: PictureStart | PictureStep) -> Request:
         return PictureRequest(asked, self._service.offer.geometry)
 
-    @property
-    def last_sequence(self) -> int:
-        return self._session.last_sequence
-
-    def reject(self, sequence: int, error: RequestError) -> str:
-        return self._session.reject(sequence, error)
-
-    def reply(self, asked: PictureStart | PictureStep, encoded: Encoded, micros: int) -> bytes:
-        return self._session.reply(asked, encoded, micros)
-
     def _terms(self) -> AcceptedPictures:
-        if self._accepted is None:
+        if self._agreed is None:
             raise UnexpectedMessage("a session without terms", self.state.value)
-        return self._accepted
+        return self._agreed

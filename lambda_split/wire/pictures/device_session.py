@@ -10,21 +10,11 @@ from lambda_split.errors import (
     FrameUnknownKind,
     MessageMalformed,
     UnexpectedMessage,
-    WireError,
 )
-from lambda_split.wire.in_flight import InFlight, Rejected
-from lambda_split.wire.messages import (
-    Bye,
-    ErrorMessage,
-    PictureHello,
-    Welcome,
-    message_type,
-    parse_message,
-    serialize_message,
-)
+from lambda_split.wire.messages import PictureHello, Welcome
 from lambda_split.wire.pictures.frames import PictureFrame, PictureFrameKind, parse_picture_frame
 from lambda_split.wire.pictures.settings import PictureSettings, serialize_settings
-from lambda_split.wire.session import State
+from lambda_split.wire.sides import DeviceSide, State
 from lambda_split.wire.tensor_format import TensorFormat
 
 __all__ = ["PictureDeviceSession"]
@@ -38,23 +28,18 @@ class _Asked:
     nbytes: int  # of its payload
 
 
-class PictureDeviceSession:
+class PictureDeviceSession(DeviceSide[_Asked, PictureFrame]):
     """The device's side of one connection.
 
     Attributes:
         state: Where it is.
+        in_flight: Frames that wait for their answer.
     """
 
     def __init__(self, hello: PictureHello) -> None:
-        self.state = State.CONNECTING
+        super().__init__(hello)
         self._hello = hello
         self._format: TensorFormat | None = None
-        self._in_flight: InFlight[_Asked] = InFlight()
-
-    @property
-    def in_flight(self) -> int:
-        """Frames that wait for their answer."""
-        return len(self._in_flight)
 
     @property
     def format(self) -> TensorFormat:
@@ -67,40 +52,13 @@ class PictureDeviceSession:
             raise UnexpectedMessage("a step", self.state.value)
         return self._format
 
-    def hello(self) -> str:
-        """The first text frame to send."""
-        return serialize_message(self._hello)
-
-    def receive_text(self, text: str) -> Welcome | Rejected | Bye:
-        """A text frame came in.
-
-        Returns:
-            The welcome, or the rejection of the oldest frame in flight.
-
-        Raises:
-            WireError: the typed error that the server sent, where it ends the connection.
-            ProtocolError: the server broke the protocol.
-        """
-        message = parse_message(text)
-        if isinstance(message, ErrorMessage):
-            try:
-                return self._in_flight.failed(message)
-            except WireError:
-                self.state = State.CLOSED
-                raise
-        if isinstance(message, Bye):
-            self.state = State.CLOSED
-            return message
-        if isinstance(message, Welcome) and self.state is State.CONNECTING:
-            chosen = TensorFormat.from_label(message.codec)
-            if chosen is None or chosen.label not in self._hello.formats:
-                raise MessageMalformed(f"the welcome chose the format {message.codec!r}")
-            if message.max_positions < self._hello.steps:
-                raise MessageMalformed(f"the welcome grants {message.max_positions} steps only")
-            self._format = chosen
-            self.state = State.OPEN
-            return message
-        raise UnexpectedMessage(message_type(message), self.state.value)
+    def _agree(self, welcome: Welcome) -> None:
+        chosen = TensorFormat.from_label(welcome.codec)
+        if chosen is None or chosen.label not in self._hello.formats:
+            raise MessageMalformed(f"the welcome chose the format {welcome.codec!r}")
+        if welcome.max_positions < self._hello.steps:
+            raise MessageMalformed(f"the welcome grants {welcome.max_positions} steps only")
+        self._format = chosen
 
     def picture(
         self, settings: PictureSettings, conditioning: bytes, form: TensorFormat, *, tensors: int
@@ -173,8 +131,3 @@ class PictureDeviceSession:
             raise FrameLengthMismatch(len(frame.payload), asked.nbytes)
         self._in_flight.answered()
         return frame
-
-    def close(self, reason: str = "") -> str:
-        """End the session; returns the text frame to send."""
-        self.state = State.CLOSED
-        return serialize_message(Bye(reason=reason))

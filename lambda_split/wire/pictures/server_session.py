@@ -1,7 +1,6 @@
 """The server's side of a connection that makes pictures, without I/O.
 
-As :class:`~lambda_split.wire.session.ServerSession`: bytes and texts come in, events and bytes go
-out. Whether the trunk is where a step wants to go on is settled when its turn comes.
+Whether the trunk is where a step wants to go on is settled when its turn comes.
 """
 
 from __future__ import annotations
@@ -16,23 +15,11 @@ from lambda_split.errors import (
     MessageMalformed,
     PositionBeyondEnd,
     PositionGap,
-    RequestError,
-    SequenceBroken,
     UnexpectedMessage,
 )
 from lambda_split.wire.codecs import Encoded
-from lambda_split.wire.frames import HEADER_BYTES, MAX_U32
-from lambda_split.wire.messages import (
-    MAX_MESSAGE_BYTES,
-    Bye,
-    ErrorMessage,
-    Hello,
-    PictureHello,
-    Welcome,
-    message_type,
-    parse_message,
-    serialize_message,
-)
+from lambda_split.wire.frames import HEADER_BYTES
+from lambda_split.wire.messages import MAX_MESSAGE_BYTES, Welcome, serialize_message
 from lambda_split.wire.pictures.frames import PictureFrame, PictureFrameKind, parse_picture_frame
 from lambda_split.wire.pictures.handshake import AcceptedPictures
 from lambda_split.wire.pictures.layout import (
@@ -49,7 +36,7 @@ from lambda_split.wire.pictures.settings import (
     PictureSettings,
     parse_settings,
 )
-from lambda_split.wire.session import State
+from lambda_split.wire.sides import ServerSide, State
 from lambda_split.wire.tensor_codecs import payload_bytes
 from lambda_split.wire.tensor_format import GROUP_BYTES
 
@@ -80,7 +67,7 @@ class PictureStep:
     frame: PictureFrame
 
 
-class PictureServerSession:
+class PictureServerSession(ServerSide):
     """The server's side of one connection.
 
     Attributes:
@@ -88,21 +75,10 @@ class PictureServerSession:
     """
 
     def __init__(self, geometry: DenoiserGeometry) -> None:
-        self.state = State.AWAIT_HELLO
+        super().__init__()
         self._geometry = geometry
         self._accepted: AcceptedPictures | None = None
         self._settings: PictureSettings | None = None
-        self._next_sequence = 0
-
-    def receive_text(self, text: str) -> Hello | PictureHello | Bye:
-        """A text frame came in; see :meth:`ServerSession.receive_text`."""
-        message = parse_message(text)
-        if isinstance(message, Bye):
-            self.state = State.CLOSED
-            return message
-        if isinstance(message, Hello | PictureHello) and self.state is State.AWAIT_HELLO:
-            return message
-        raise UnexpectedMessage(message_type(message), self.state.value)
 
     def accept(self, welcome: Welcome, accepted: AcceptedPictures) -> str:
         """Open the session; returns the text frame to send."""
@@ -135,9 +111,7 @@ class PictureServerSession:
         frame = parse_picture_frame(message, max_payload=limit)
         if frame.kind is PictureFrameKind.NOISE:
             raise FrameUnknownKind(frame.kind)
-        if frame.sequence != self._next_sequence:
-            raise SequenceBroken(frame.sequence, self._next_sequence)
-        self._next_sequence = (self._next_sequence + 1) & MAX_U32
+        self._count(frame.sequence)
         if frame.kind is PictureFrameKind.PICTURE:
             return self._start(frame, accepted)
         return self._step(frame, accepted)
@@ -199,15 +173,6 @@ class PictureServerSession:
             raise UnexpectedMessage("a step of the deep split", self.state.value)
         entering, _ = inner_shapes(settings, self._geometry.deep)
         return payload_bytes(accepted.format, entering)
-
-    @property
-    def last_sequence(self) -> int:
-        """The sequence number of the frame that :meth:`receive_binary` saw last."""
-        return (self._next_sequence - 1) & MAX_U32
-
-    def reject(self, sequence: int, error: RequestError) -> str:
-        """Answer a frame with an error: the session is as if it had not been sent."""
-        return serialize_message(ErrorMessage.from_error(error, sequence))
 
     def reply(self, asked: PictureStart | PictureStep, encoded: Encoded, micros: int) -> bytes:
         """Answer a frame: a step with what came out of it, a start with nothing."""
