@@ -40,6 +40,7 @@ from lambda_split.errors import (
 )
 
 __all__ = [
+    "HEADER",
     "HEADER_BYTES",
     "MAX_U32",
     "PROTOCOL_VERSION",
@@ -53,8 +54,8 @@ __all__ = [
 PROTOCOL_VERSION = 1
 MAX_U32 = 0xFFFF_FFFF
 
-_HEADER = struct.Struct("<BBBBIIIIII")
-HEADER_BYTES = _HEADER.size  # 28
+HEADER = struct.Struct("<BBBBIIIIII")
+HEADER_BYTES = HEADER.size  # 28
 
 _FLAG_SCALED = 0x01
 
@@ -125,7 +126,7 @@ class Frame:
 
     def serialize(self) -> bytes:
         """The frame's bytes."""
-        header = _HEADER.pack(
+        header = HEADER.pack(
             PROTOCOL_VERSION,
             self.kind,
             _FLAG_SCALED if self.scaled else 0,
@@ -171,7 +172,7 @@ def parse_frame(message: bytes | memoryview, *, width: int, max_tokens: int) -> 
     if len(message) < HEADER_BYTES:
         raise FrameTruncated(len(message), HEADER_BYTES)
     version, kind, flags, codec, start, tokens, reply, sequence, micros, length = (
-        _HEADER.unpack_from(message)
+        HEADER.unpack_from(message)
     )
     if version != PROTOCOL_VERSION:
         raise FrameVersion(version, PROTOCOL_VERSION)

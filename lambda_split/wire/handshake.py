@@ -17,9 +17,9 @@ from lambda_split.errors import (
     WidthRefused,
 )
 from lambda_split.wire.frames import PROTOCOL_VERSION, Codec
-from lambda_split.wire.messages import Hello
+from lambda_split.wire.messages import Hello, PictureHello
 
-__all__ = ["Accepted", "ServerOffer", "accept_hello"]
+__all__ = ["Accepted", "ServerOffer", "accept_hello", "check_identity"]
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,25 @@ class Accepted:
     max_positions: int
 
 
+def check_identity(
+    hello: Hello | PictureHello, *, fingerprint: str, witnesses: Mapping[str, str]
+) -> None:
+    """See whether a hello speaks this protocol, and is of what has this fingerprint.
+
+    Raises:
+        VersionRefused: another protocol version.
+        FingerprintRefused: something else, or a tensor with another digest.
+    """
+    if hello.protocol != PROTOCOL_VERSION:
+        raise VersionRefused(hello.protocol, PROTOCOL_VERSION)
+    if hello.fingerprint != fingerprint:
+        raise FingerprintRefused(hello.fingerprint, fingerprint, "fingerprint")
+    for name, digest in hello.witnesses.items():
+        held = witnesses.get(name)
+        if held is not None and held != digest:
+            raise FingerprintRefused(digest, held, f"tensor {name}")
+
+
 def accept_hello(hello: Hello, offer: ServerOffer) -> Accepted:
     """Decide whether the offer serves the hello.
 
@@ -71,14 +90,7 @@ def accept_hello(hello: Hello, offer: ServerOffer) -> Accepted:
         CodecRefused: no codec in common.
         PositionsRefused: more positions than the server allows, or none.
     """
-    if hello.protocol != PROTOCOL_VERSION:
-        raise VersionRefused(hello.protocol, PROTOCOL_VERSION)
-    if hello.fingerprint != offer.fingerprint:
-        raise FingerprintRefused(hello.fingerprint, offer.fingerprint, "fingerprint")
-    for name, digest in hello.witnesses.items():
-        held = offer.witnesses.get(name)
-        if held is not None and held != digest:
-            raise FingerprintRefused(digest, held, f"tensor {name}")
+    check_identity(hello, fingerprint=offer.fingerprint, witnesses=offer.witnesses)
     if hello.hidden_size != offer.hidden_size:
         raise WidthRefused(hello.hidden_size, offer.hidden_size)
     layers = range(hello.head_layers, offer.layer_count - hello.tail_layers)

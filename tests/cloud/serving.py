@@ -216,3 +216,11 @@ def marked(tokens, mark):
 
 def run(coroutine, timeout=60):
     return asyncio.run(asyncio.wait_for(coroutine, timeout))
+
+
+async def refusal(url, hello):
+    """The typed error that answers a hello, and the close code."""
+    async with connect(url, compression=None) as socket:
+        device = Device(socket, hello)
+        await socket.send(device.session.hello())
+        return await device.fatal()

@@ -24,19 +24,13 @@ from tests.cloud.serving import (
     Device,
     Reference,
     hidden_states,
+    refusal,
     run,
     same,
     serving,
 )
 
 POSITION_BYTES = 2 * 2 * 16 * 4  # keys and values of one position in one layer, float32
-
-
-async def refusal(url, hello):
-    async with connect(url, compression=None) as socket:
-        device = Device(socket, hello)
-        await socket.send(device.session.hello())
-        return await device.fatal()
 
 
 def test_the_session_idle_longest_makes_room_and_can_be_replayed(model):

@@ -13,7 +13,7 @@ import pytest
 
 from cloud.logs import JsonLines, StderrHandler, TextLines, fields, log_to_stderr
 from tests.cloud.serving import Device, hidden_states, run
-from tests.cloud.test_command import command, environment
+from tests.cloud.test_command import command, environment, process
 
 ROOT = pathlib.Path(__file__).parents[2]
 HOSTILE = "x\n2026-01-01T00:00:00.000Z INFO faked\r\x1b[2J\u2028\x00"
@@ -175,20 +175,10 @@ def test_every_line_of_a_server_is_json_and_tells_its_session(model):
             return device.welcome.session
 
     arguments = (model.folder, "--port", 0, "--threads", 1, "--log-format", "json")
-    with subprocess.Popen(
-        command(*arguments),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        env=environment(),
-    ) as server:
-        try:
-            session = run(scenario(server.stdout.readline().split()[-1]))
-            server.terminate()
-            _, log = server.communicate(timeout=20)
-        finally:
-            server.kill()
+    with process(*arguments) as server:
+        session = run(scenario(server.stdout.readline().split()[-1]))
+        server.terminate()
+        _, log = server.communicate(timeout=20)
     told = [json.loads(line) for line in log.splitlines()]
     mine = [each for each in told if each.get("session") == session]
     assert [each["message"] for each in mine] == [

@@ -46,6 +46,16 @@ async def drip(writer, data):
             await asyncio.sleep(0.1)
 
 
+async def dripped(reader, writer, data):
+    """Seconds until the server closes, and whether there was more to drip."""
+    dripping = asyncio.ensure_future(drip(writer, data))
+    seconds = await closed_after(reader)
+    still_dripping = not dripping.done()
+    dripping.cancel()
+    writer.close()
+    return seconds, still_dripping
+
+
 def client_hello():
     """What a TLS client sends first."""
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -72,12 +82,7 @@ def test_a_handshake_has_a_time_as_a_whole(model, issuer, case):
     async def scenario():
         async with serving(model, limits=QUICK, tls=tls) as url:
             reader, writer = await asyncio.open_connection(*address(url))
-            dripping = asyncio.ensure_future(drip(writer, data))
-            seconds = await closed_after(reader)
-            still_dripping = not dripping.done()
-            dripping.cancel()
-            writer.close()
-            return seconds, still_dripping
+            return await dripped(reader, writer, data)
 
     seconds, still_dripping = run(scenario())
     assert 0.5 < seconds < 10  # it was a deadline of 1 s on a busy machine
@@ -142,12 +147,7 @@ def test_a_frame_byte_by_byte_is_cut_off_too(model):
         async with serving(model, limits=QUICK) as url:
             reader, writer = await upgraded(url, model)
             frame = Frame(Opcode.BINARY, bytes(2000)).serialize(mask=True)
-            dripping = asyncio.ensure_future(drip(writer, frame))
-            seconds = await closed_after(reader)
-            still_dripping = not dripping.done()
-            dripping.cancel()
-            writer.close()
-            return seconds, still_dripping
+            return await dripped(reader, writer, frame)
 
     seconds, still_dripping = run(scenario())
     assert seconds < 10

@@ -19,18 +19,11 @@ from tests.cloud.serving import (
     Device,
     Reference,
     hidden_states,
+    refusal,
     run,
     same,
     serving,
 )
-
-
-async def refusal(url, hello):
-    """The typed error that answers a hello, and the close code."""
-    async with connect(url, compression=None) as socket:
-        device = Device(socket, hello)
-        await socket.send(device.session.hello())
-        return await device.fatal()
 
 
 def wrong_witness(model):

@@ -15,7 +15,6 @@ of tensors in the payload, and the length of the settings in bytes.
 from __future__ import annotations
 
 import enum
-import struct
 from dataclasses import dataclass
 
 from lambda_split.errors import (
@@ -27,12 +26,10 @@ from lambda_split.errors import (
     FrameUnknownKind,
     FrameVersion,
 )
-from lambda_split.wire.frames import HEADER_BYTES, MAX_U32, PROTOCOL_VERSION
+from lambda_split.wire.frames import HEADER, HEADER_BYTES, MAX_U32, PROTOCOL_VERSION
 from lambda_split.wire.tensor_format import TensorFormat
 
 __all__ = ["PictureFrame", "PictureFrameKind", "parse_picture_frame"]
-
-_HEADER = struct.Struct("<BBBBIIIIII")
 
 
 class PictureFrameKind(enum.IntEnum):
@@ -78,7 +75,7 @@ class PictureFrame:
 
     def serialize(self) -> bytes:
         """The frame's bytes."""
-        header = _HEADER.pack(
+        header = HEADER.pack(
             PROTOCOL_VERSION,
             self.kind,
             0,
@@ -115,7 +112,7 @@ def parse_picture_frame(message: bytes | memoryview, *, max_payload: int) -> Pic
     if len(message) < HEADER_BYTES:
         raise FrameTruncated(len(message), HEADER_BYTES)
     version, kind, flags, code, step, tensors, settings_bytes, sequence, micros, length = (
-        _HEADER.unpack_from(message)
+        HEADER.unpack_from(message)
     )
     if version != PROTOCOL_VERSION:
         raise FrameVersion(version, PROTOCOL_VERSION)

@@ -9,11 +9,9 @@ from typing import Literal
 from lambda_split.errors import (
     CodecRefused,
     DenoiserSplitRefused,
-    FingerprintRefused,
     PictureRefused,
-    VersionRefused,
 )
-from lambda_split.wire.frames import PROTOCOL_VERSION
+from lambda_split.wire.handshake import check_identity
 from lambda_split.wire.messages import PictureHello
 from lambda_split.wire.pictures.layout import DenoiserGeometry
 from lambda_split.wire.pictures.settings import MAX_STEPS
@@ -86,14 +84,7 @@ def accept_picture_hello(hello: PictureHello, offer: PictureOffer) -> AcceptedPi
         CodecRefused: no tensor format in common.
         PictureRefused: larger pictures, or more steps, than the server makes, or none.
     """
-    if hello.protocol != PROTOCOL_VERSION:
-        raise VersionRefused(hello.protocol, PROTOCOL_VERSION)
-    if hello.fingerprint != offer.fingerprint:
-        raise FingerprintRefused(hello.fingerprint, offer.fingerprint, "fingerprint")
-    for name, digest in hello.witnesses.items():
-        held = offer.witnesses.get(name)
-        if held is not None and held != digest:
-            raise FingerprintRefused(digest, held, f"tensor {name}")
+    check_identity(hello, fingerprint=offer.fingerprint, witnesses=offer.witnesses)
     if hello.split not in offer.splits:
         raise DenoiserSplitRefused(hello.split, ", ".join(offer.splits))
     wanted = (TensorFormat.from_label(label) for label in hello.formats)
