@@ -20,8 +20,10 @@ __all__ = [
     "PING",
     "PONG",
     "TEXT",
+    "RawConnection",
     "RawDevice",
     "address_of",
+    "dial",
     "frame",
     "upgrade",
 ]
@@ -53,39 +55,31 @@ def frame(opcode: int, payload: bytes, *, fin: bool = True) -> bytes:
     return head + bytes(4) + payload
 
 
-class RawDevice:
+async def dial(url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Open a TCP connection."""
+    plain = socket.socket()
+    plain.setblocking(False)
+    # Small, so that what is not read does not pile up in the system's buffers.
+    plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+    try:
+        await asyncio.get_running_loop().sock_connect(plain, address_of(url))
+        return await asyncio.open_connection(sock=plain, limit=4096)
+    except BaseException:
+        plain.close()
+        raise
+
+
+class RawConnection:
     """A connection whose every byte the caller decides.
 
     Attributes:
         reader: What the server sent; it holds little: who does not read it stops the server.
         writer: What goes to the server.
-        session: Numbers the frames of those who mean to send valid ones.
     """
 
-    def __init__(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, hello: Hello
-    ) -> None:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
         self.writer = writer
-        self.session = DeviceSession(hello)
-
-    @classmethod
-    async def connect(cls, url: str, hello: str) -> RawDevice:
-        """Open the TCP connection only."""
-        address = address_of(url)
-        plain = socket.socket()
-        plain.setblocking(False)
-        # Small, so that what is not read does not pile up in the system's buffers.
-        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
-        try:
-            await asyncio.get_running_loop().sock_connect(plain, address)
-            reader, writer = await asyncio.open_connection(sock=plain, limit=4096)
-        except BaseException:
-            plain.close()
-            raise
-        message = parse_message(hello)
-        assert isinstance(message, Hello)
-        return cls(reader, writer, message)
 
     async def upgrade(self, token: str | None = None) -> None:
         """Become a WebSocket."""
@@ -94,22 +88,6 @@ class RawDevice:
         answer = await self.reader.readuntil(b"\r\n\r\n")
         if not answer.startswith(b"HTTP/1.1 101"):
             raise ConnectionRefusedError(answer[:40])
-
-    async def shake_hands(self, token: str | None = None) -> Welcome:
-        """Upgrade, say hello, take the welcome."""
-        await self.upgrade(token)
-        await self.write(frame(TEXT, self.session.hello().encode()))
-        opcode, payload = await self.receive()
-        if opcode != TEXT:
-            raise ConnectionResetError(payload)
-        welcome = self.session.receive_text(payload.decode())
-        assert isinstance(welcome, Welcome)
-        return welcome
-
-    def forward(self, tokens: int, width: int, *, reply: int) -> bytes:
-        """A valid forward from position 0 on, as the bytes of a WebSocket frame."""
-        encoded = Encoded(bytes(tokens * width * 4))
-        return frame(BINARY, self.session.forward(0, tokens, encoded, reply=reply))
 
     async def write(self, data: bytes) -> None:
         """Send, as slowly as the server takes it."""
@@ -129,6 +107,43 @@ class RawDevice:
     def abort(self) -> None:
         """Be gone, without a word."""
         self.writer.transport.abort()
+
+
+class RawDevice(RawConnection):
+    """A connection of a device.
+
+    Attributes:
+        session: Numbers the frames of those who mean to send valid ones.
+    """
+
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, hello: Hello
+    ) -> None:
+        super().__init__(reader, writer)
+        self.session = DeviceSession(hello)
+
+    @classmethod
+    async def connect(cls, url: str, hello: str) -> RawDevice:
+        """Open the TCP connection only."""
+        message = parse_message(hello)
+        assert isinstance(message, Hello)
+        return cls(*await dial(url), message)
+
+    async def shake_hands(self, token: str | None = None) -> Welcome:
+        """Upgrade, say hello, take the welcome."""
+        await self.upgrade(token)
+        await self.write(frame(TEXT, self.session.hello().encode()))
+        opcode, payload = await self.receive()
+        if opcode != TEXT:
+            raise ConnectionResetError(payload)
+        welcome = self.session.receive_text(payload.decode())
+        assert isinstance(welcome, Welcome)
+        return welcome
+
+    def forward(self, tokens: int, width: int, *, reply: int) -> bytes:
+        """A valid forward from position 0 on, as the bytes of a WebSocket frame."""
+        encoded = Encoded(bytes(tokens * width * 4))
+        return frame(BINARY, self.session.forward(0, tokens, encoded, reply=reply))
 
 
 def address_of(url: str) -> tuple[str, int]:

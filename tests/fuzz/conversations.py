@@ -5,8 +5,9 @@ in the bytes of the whole connection.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -17,7 +18,15 @@ from lambda_split.wire.session import DeviceSession
 from tests.faults.raw import BINARY, TEXT, frame, upgrade
 from tests.fuzz.mutations import mutate, shuffle
 
-__all__ = ["Piece", "changed_bytes", "changed_messages", "conversation"]
+__all__ = [
+    "Message",
+    "Piece",
+    "Speech",
+    "changed_bytes",
+    "changed_messages",
+    "flipped",
+    "text_speech",
+]
 
 _MAX_TOKENS = 64
 
@@ -31,17 +40,37 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class _Message:
+class Message:
+    """What a device says, before it is put into WebSocket frames."""
+
     opcode: int
     payload: bytes
 
 
-def conversation(hello: str, width: int, rng: random.Random) -> list[_Message]:
+@dataclass(frozen=True)
+class Speech:
+    """How one kind of device talks.
+
+    Attributes:
+        conversation: Messages that are valid one after another, the hello first.
+        gently: Changes a binary message that stays a frame.
+    """
+
+    conversation: Callable[[random.Random], list[Message]]
+    gently: Callable[[bytes, random.Random], bytes]
+
+
+def text_speech(hello: str, width: int) -> Speech:
+    """How a device of a language model talks."""
+    return Speech(partial(_conversation, hello, width), partial(_gently, width))
+
+
+def _conversation(hello: str, width: int, rng: random.Random) -> list[Message]:
     """A hello, some forwards that continue, rewrite and replay, and a bye."""
     parsed = parse_message(hello)
     assert isinstance(parsed, Hello)
     device = DeviceSession(parsed)
-    said = [_Message(TEXT, hello.encode())]
+    said = [Message(TEXT, hello.encode())]
     device.receive_text(_welcome(parsed))
     length = 0
     for _ in range(rng.randint(2, 12)):
@@ -50,14 +79,15 @@ def conversation(hello: str, width: int, rng: random.Random) -> list[_Message]:
         hidden = np.random.default_rng(rng.randrange(1 << 30)).normal(size=(tokens, width))
         encoded = encode(hidden.astype(np.float32), Codec.FP32)
         reply = rng.choice((0, 1, tokens))
-        said.append(_Message(BINARY, device.forward(start, tokens, encoded, reply=reply)))
+        said.append(Message(BINARY, device.forward(start, tokens, encoded, reply=reply)))
         length = start + tokens
-    said.append(_Message(TEXT, device.close("done").encode()))
+    said.append(Message(TEXT, device.close("done").encode()))
     return said
 
 
-def changed_messages(said: list[_Message], width: int, rng: random.Random) -> Iterator[Piece]:
+def changed_messages(speech: Speech, rng: random.Random) -> Iterator[Piece]:
     """Well-made WebSocket frames whose messages, or whose order, are not what they should be."""
+    said = speech.conversation(rng)
     if rng.random() < 0.2:
         said = shuffle(said, rng)
     payloads = [message.payload for message in said]
@@ -67,7 +97,8 @@ def changed_messages(said: list[_Message], width: int, rng: random.Random) -> It
         if draw < 0.3 or (message is said[0] and not hello_too):
             yield Piece(_split(message, rng), 0)
         elif draw < 0.8 and message.opcode == BINARY:
-            yield Piece(_split(_gently(message, width, rng), rng), 1)
+            changed = Message(BINARY, speech.gently(message.payload, rng))
+            yield Piece(_split(changed, rng), 1)
         elif draw < 0.85:
             other = TEXT if message.opcode == BINARY else BINARY
             yield Piece(frame(other, message.payload), 1)
@@ -76,10 +107,9 @@ def changed_messages(said: list[_Message], width: int, rng: random.Random) -> It
             yield Piece(frame(message.opcode, damaged), 1)
 
 
-def changed_bytes(
-    said: list[_Message], address: tuple[str, int], rng: random.Random
-) -> Iterator[Piece]:
+def changed_bytes(speech: Speech, address: tuple[str, int], rng: random.Random) -> Iterator[Piece]:
     """Damage to the WebSocket frames themselves, or to the request before them."""
+    said = speech.conversation(rng)
     request = upgrade(address)
     frames = [frame(message.opcode, message.payload) for message in said]
     if rng.random() < 0.3:
@@ -96,9 +126,9 @@ def changed_bytes(
             yield Piece(mutate(data, rng, frames), 1)
 
 
-def _gently(message: _Message, width: int, rng: random.Random) -> _Message:
+def _gently(width: int, payload: bytes, rng: random.Random) -> bytes:
     """A forward that is still a frame: what is wrong with it concerns it alone, if at all."""
-    parsed = parse_frame(message.payload, width=width, max_tokens=_MAX_TOKENS)
+    parsed = parse_frame(payload, width=width, max_tokens=_MAX_TOKENS)
     number = rng.choice((0, 1, rng.randint(0, 300), rng.randint(0, MAX_U32), MAX_U32))
     match rng.randrange(6):
         case 0:
@@ -108,19 +138,20 @@ def _gently(message: _Message, width: int, rng: random.Random) -> _Message:
         case 2:
             changed = replace(parsed, micros=number)
         case 3:
-            changed = replace(parsed, payload=_flip(bytes(parsed.payload), rng))
+            changed = replace(parsed, payload=flipped(bytes(parsed.payload), rng))
         case 4:
             changed = replace(parsed, scaled=True, payload=_exponents(parsed, rng))
         case _:
             changed = replace(parsed, tokens=0, payload=b"")
-    return _Message(BINARY, changed.serialize())
+    return changed.serialize()
 
 
-def _flip(payload: bytes, rng: random.Random) -> bytes:
-    flipped = bytearray(payload)
+def flipped(payload: bytes, rng: random.Random) -> bytes:
+    """Some bits changed."""
+    changed = bytearray(payload)
     for _ in range(rng.randint(1, 40)):
-        flipped[rng.randrange(len(flipped))] ^= 1 << rng.randrange(8)
-    return bytes(flipped)
+        changed[rng.randrange(len(changed))] ^= 1 << rng.randrange(8)
+    return bytes(changed)
 
 
 def _exponents(parsed: Frame, rng: random.Random) -> bytes:
@@ -128,7 +159,7 @@ def _exponents(parsed: Frame, rng: random.Random) -> bytes:
     return rng.randbytes(parsed.tokens) + bytes(parsed.payload)
 
 
-def _split(message: _Message, rng: random.Random) -> bytes:
+def _split(message: Message, rng: random.Random) -> bytes:
     """The message as one WebSocket frame, or as several fragments."""
     if rng.random() < 0.9:
         return frame(message.opcode, message.payload)

@@ -1,6 +1,7 @@
 """Changed frames against a live server, while honest devices use it.
 
 python -m tests.fuzz.live --frames 100000
+python -m tests.fuzz.live --pictures --frames 10000
 
 Every conversation follows from the seed and its number. Afterwards the server must live, hold no
 more memory or descriptors than before, and have no fault in its log.
@@ -17,47 +18,85 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 
 from tests.faults.crowd import Crowd
 from tests.faults.ground import Ground, make_ground, serves
 from tests.faults.measure import PeakMemory, complaints, settled, vitals, wait_until
-from tests.faults.raw import RawDevice, address_of
+from tests.faults.raw import RawConnection, address_of, dial
 from tests.faults.report import Report, header
-from tests.fuzz.conversations import changed_bytes, changed_messages, conversation
+from tests.fuzz.conversations import Speech, changed_bytes, changed_messages, text_speech
+from tests.fuzz.painting import Painters, PictureGround, make_picture_ground, paints
+from tests.fuzz.picture_conversations import picture_speech
 from tests.servers import TrunkServer
 
-__all__ = ["fuzz_live"]
+__all__ = ["Subject", "fuzz_live", "of_pictures", "of_text"]
 
 _SETTLE_S = 45.0
 
 
+@dataclass(frozen=True)
+class Subject:
+    """What is fuzzed.
+
+    Attributes:
+        model: What is served.
+        speech: How its devices talk.
+        crowd: Honest devices at an address, as many as are said.
+        serves: Whether a server is still of use to one.
+    """
+
+    model: str
+    speech: Speech
+    crowd: Callable[[str, int], Crowd | Painters]
+    serves: Callable[[str], bool]
+
+
+def of_text(ground: Ground) -> Subject:
+    """A server of a language model."""
+    return Subject(
+        ground.model,
+        text_speech(ground.hello, ground.width),
+        lambda url, devices: Crowd(ground, [url], devices),
+        lambda url: serves(ground, url),
+    )
+
+
+def of_pictures(ground: PictureGround) -> Subject:
+    """A server of a denoiser."""
+    return Subject(
+        ground.model,
+        picture_speech(ground.hello, ground.geometry),
+        lambda url, devices: Painters(ground, url, devices),
+        lambda url: paints(ground, url),
+    )
+
+
 def fuzz_live(
-    ground: Ground, *, frames: int, seed: int = 0, connections: int = 16, devices: int = 3
+    subject: Subject, *, frames: int, seed: int = 0, connections: int = 16, devices: int = 3
 ) -> Report:
     """Send that many changed frames over so many connections at a time."""
     report = Report("live")
     warming = min(2000, frames // 10)  # for what grows once: pools of the allocator, and caches
     begin = time.monotonic()
-    server = TrunkServer(ground.model, "--max-sessions", "64")
+    server = TrunkServer(subject.model, "--max-sessions", "64")
     try:
         server.start()
-        asyncio.run(_fuzz(ground, server.url, warming, seed + 1, connections))
-        with Crowd(ground, [server.url], devices):
+        asyncio.run(_fuzz(subject.speech, server.url, warming, seed + 1, connections))
+        with subject.crowd(server.url, devices):
             time.sleep(2.0)
         before = settled(server.pid)
         report.warm = before.rss
-        with (
-            PeakMemory(server.pid) as peak,
-            Crowd(ground, [server.url], devices) as crowd,
-        ):
+        with PeakMemory(server.pid) as peak, subject.crowd(server.url, devices) as crowd:
             report.tally = crowd.tally
-            report.events = asyncio.run(_fuzz(ground, server.url, frames, seed, connections))
+            fuzzing = _fuzz(subject.speech, server.url, frames, seed, connections)
+            report.events = asyncio.run(fuzzing)
         report.peak = peak.rss
         wait_until(lambda: vitals(server.pid).descriptors <= before.descriptors, _SETTLE_S)
         after = vitals(server.pid)
         report.after, report.descriptors = after.rss, (before.descriptors, after.descriptors)
-        report.serves = serves(ground, server.url)
+        report.serves = subject.serves(server.url)
         report.complaints = complaints(server.log())
     finally:
         server.close()
@@ -65,7 +104,7 @@ def fuzz_live(
     return report
 
 
-async def _fuzz(ground: Ground, url: str, frames: int, seed: int, connections: int) -> int:
+async def _fuzz(speech: Speech, url: str, frames: int, seed: int, connections: int) -> int:
     """Returns the number of changed frames that were sent."""
     sent = started = 0
 
@@ -76,7 +115,7 @@ async def _fuzz(ground: Ground, url: str, frames: int, seed: int, connections: i
             started += 1
             # Refused, cut off, or too many at a time: all of that is as it should be.
             with contextlib.suppress(OSError, EOFError):
-                async for changed in _converse(ground, url, rng):
+                async for changed in _converse(speech, url, rng):
                     sent += changed
 
     async with asyncio.timeout(60 + frames):
@@ -84,16 +123,15 @@ async def _fuzz(ground: Ground, url: str, frames: int, seed: int, connections: i
     return sent
 
 
-async def _converse(ground: Ground, url: str, rng: random.Random) -> AsyncIterator[int]:
+async def _converse(speech: Speech, url: str, rng: random.Random) -> AsyncIterator[int]:
     """One conversation; yields how many changed frames were sent with each piece."""
-    said = conversation(ground.hello, ground.width, rng)
-    device = await RawDevice.connect(url, ground.hello)
+    device = RawConnection(*await dial(url))
     try:
         if rng.random() < 0.75:
             await device.upgrade()
-            pieces = changed_messages(said, ground.width, rng)
+            pieces = changed_messages(speech, rng)
         else:
-            pieces = changed_bytes(said, address_of(url), rng)
+            pieces = changed_bytes(speech, address_of(url), rng)
         ended = asyncio.ensure_future(_read(device))
         try:
             for piece in pieces:
@@ -110,7 +148,7 @@ async def _converse(ground: Ground, url: str, rng: random.Random) -> AsyncIterat
         device.abort()
 
 
-async def _read(device: RawDevice) -> None:
+async def _read(device: RawConnection) -> None:
     with contextlib.suppress(OSError):
         while await device.reader.read(65536):
             pass
@@ -123,6 +161,7 @@ def main() -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--pictures", action="store_true", help="of a server of pictures")
     parser.add_argument("--frames", type=int, default=100_000, help="(%(default)s)")
     parser.add_argument("--connections", type=int, default=16, help="at a time (%(default)s)")
     parser.add_argument("--clients", type=int, default=3, help="honest devices (%(default)s)")
@@ -130,9 +169,11 @@ def main() -> int:
     args = parser.parse_args()
     logging.getLogger("edge_runtime").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as folder:
-        ground = make_ground(pathlib.Path(folder))
+        place = pathlib.Path(folder)
         report = fuzz_live(
-            ground,
+            of_pictures(make_picture_ground(place))
+            if args.pictures
+            else of_text(make_ground(place)),
             frames=args.frames,
             seed=args.seed,
             connections=args.connections,
