@@ -47,16 +47,9 @@ SIZES = {
 LLAMA_2_7B = Size("Llama-2-7B's dimensions", 4096, 32, 32, 11008)
 
 
-def write_checkpoint(
-    size: Size, folder: pathlib.Path, *, dtype: torch.dtype = torch.float32
-) -> None:
-    """Write a random checkpoint, one shard a layer, and a byte-level tokenizer.
-
-    Never more than one shard is in memory. The first shard holds the embedding, the last one norm
-    and LM head, so that head, trunk and tail lie in different files.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    config = LlamaConfig(
+def llama_config(size: Size, dtype: torch.dtype) -> LlamaConfig:
+    """A Llama of that size without grouped queries."""
+    return LlamaConfig(
         vocab_size=size.vocab,
         hidden_size=size.width,
         intermediate_size=size.intermediate,
@@ -68,9 +61,21 @@ def write_checkpoint(
         bos_token_id=None,
         eos_token_id=None,
         pad_token_id=0,
-        architectures=["LlamaForCausalLM"],
         dtype=dtype,
     )
+
+
+def write_checkpoint(
+    size: Size, folder: pathlib.Path, *, dtype: torch.dtype = torch.float32
+) -> None:
+    """Write a random checkpoint, one shard a layer, and a byte-level tokenizer.
+
+    Never more than one shard is in memory. The first shard holds the embedding, the last one norm
+    and LM head, so that head, trunk and tail lie in different files.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    config = llama_config(size, dtype)
+    config.architectures = ["LlamaForCausalLM"]
     config.save_pretrained(folder)
     generator = torch.Generator().manual_seed(0)
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from benchmarks.models import Size
+from benchmarks.models import Size, llama_config
 from cloud.engine import (
     BatchingEngine,
     Engine,
@@ -45,20 +45,7 @@ _BLOCK_POSITIONS = {"cpu": 16, "cuda": 256}  # as the server's
 
 def random_llama(size: Size, *, dtype: torch.dtype, device: torch.device) -> LlamaForCausalLM:
     """A Llama with random weights, made where they stay: nothing is read or copied."""
-    config = LlamaConfig(
-        vocab_size=size.vocab,
-        hidden_size=size.width,
-        intermediate_size=size.intermediate,
-        num_hidden_layers=size.layers,
-        num_attention_heads=size.heads,
-        num_key_value_heads=size.heads,
-        max_position_embeddings=4096,
-        tie_word_embeddings=False,
-        bos_token_id=None,
-        eos_token_id=None,
-        pad_token_id=0,
-        dtype=dtype,
-    )
+    config = llama_config(size, dtype)
     with torch.device("meta"):
         model = LlamaForCausalLM(config).to(dtype)
     model.to_empty(device=device)

@@ -19,18 +19,24 @@ Export = Callable[..., Bundle]
 ExportImages = Callable[..., ImageBundle]
 
 
-@pytest.fixture(scope="session")
-def checkpoint_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], pathlib.Path]:
-    """Saves each tiny variant once in a run."""
+def _each_once(
+    save: Callable[[str, pathlib.Path], object], folder: str, temporary: pytest.TempPathFactory
+) -> Callable[[str], pathlib.Path]:
     made: dict[str, pathlib.Path] = {}
 
     def make(name: str) -> pathlib.Path:
         if name not in made:
-            made[name] = tmp_path_factory.mktemp(name) / "tiny-model"
-            save_tiny(name, made[name])
+            made[name] = temporary.mktemp(name) / folder
+            save(name, made[name])
         return made[name]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def checkpoint_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], pathlib.Path]:
+    """Saves each tiny variant once in a run."""
+    return _each_once(save_tiny, "tiny-model", tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
@@ -53,15 +59,7 @@ def export(checkpoint_folder, tmp_path_factory: pytest.TempPathFactory) -> Expor
 @pytest.fixture(scope="session")
 def pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], pathlib.Path]:
     """Saves each tiny pipeline once in a run."""
-    made: dict[str, pathlib.Path] = {}
-
-    def make(name: str) -> pathlib.Path:
-        if name not in made:
-            made[name] = tmp_path_factory.mktemp(name) / "tiny-pipeline"
-            save_tiny_pipeline(name, made[name])
-        return made[name]
-
-    return make
+    return _each_once(save_tiny_pipeline, "tiny-pipeline", tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
