@@ -94,7 +94,8 @@ def measure(
     wanted = _pictures(
         painter, synchronized(denoiser, ask(painter, plan, EXACT, synchronized=True), EXACT)
     )
-    apart = unsynchronized(denoiser, ask(painter, plan, forms[0], synchronized=False), forms)
+    asked = ask(painter, plan, TensorFormat(Base.FP16), synchronized=False)
+    apart = unsynchronized(denoiser, asked, forms)
     figures = []
     for number, form in enumerate(forms, start=1):
         together = synchronized(denoiser, ask(painter, plan, form, synchronized=True), form)

@@ -1,0 +1,1 @@
+"""What whoever reads the trunk's messages sees of a picture; run as ``python -m``."""
