@@ -7,12 +7,14 @@ scales, which has the variance and the smoothness, but not what a model draws.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
 import diffusers
 import numpy as np
 import torch
+import transformers
 from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
 from numpy.typing import NDArray
 from torch import nn
@@ -116,12 +118,12 @@ def pipeline_latents(
     if pipeline.family == "stable-diffusion-xl":
         parts |= {"text_encoder_2": None, "tokenizer_2": None}
         parts["add_watermarker"] = False
-        pipeline_class: Any = diffusers.StableDiffusionXLPipeline
+        name = "StableDiffusionXLPipeline"
     else:
         parts |= {"safety_checker": None, "feature_extractor": None}
         parts["requires_safety_checker"] = False
-        pipeline_class = diffusers.StableDiffusionPipeline
-    whole = pipeline_class(**parts)
+        name = "StableDiffusionPipeline"
+    whole = _pipeline_class(name)(**parts)
     whole.set_progress_bar_config(disable=True)
     made: list[Floats] = []
     for number in range(count):
@@ -148,6 +150,16 @@ def pipeline_latents(
 
 def _side(size: int) -> int:
     return size if size < _SMALLEST_STEP else min(size, _LARGEST_SIDE) // _SMALLEST_STEP * 8
+
+
+def _pipeline_class(name: str) -> Any:  # noqa: ANN401  # the library's type is loose
+    """A class of diffusers', without what its import says of image processors nobody asked for."""
+    before = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity(logging.ERROR)
+    try:
+        return getattr(diffusers, name)
+    finally:
+        transformers.logging.set_verbosity(before)
 
 
 def _scheduler(pipeline: Pipeline) -> Any:  # noqa: ANN401 - one of the library's many classes
