@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import threading
 import time
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from edge_runtime import TextGenerator
 from lambda_split.errors import CapacityRefused, LambdaSplitError, LinkError, ServerError
 from tests.faults.ground import Ground, open_generator
 
-__all__ = ["Crowd", "Tally"]
+__all__ = ["Crowd", "Devices", "Tally"]
 
 _OPEN_WITHIN_S = 120.0  # a server may be full, or starting, for some time
 
@@ -44,24 +45,19 @@ class Tally:
         return [gap for when, gap in list(self.gaps) if begin <= when < end]
 
 
-class Crowd:
+class Devices(abc.ABC):
     """Devices in threads, from the start of a ``with`` block to its end.
 
-    At the end each finishes the generation that it is in, so that nothing stays uncompared.
+    Attributes:
+        tally: What they see, all together.
     """
 
-    def __init__(
-        self, ground: Ground, urls: Sequence[str], clients: int, *, generations_per_session: int = 4
-    ) -> None:
-        """Client number *i* connects to ``urls[i % len(urls)]``."""
+    def __init__(self, clients: int) -> None:
         self.tally = Tally()
-        self._ground = ground
-        self._per_session = generations_per_session
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._threads = [
-            threading.Thread(target=self._live, args=(number, urls[number % len(urls)]))
-            for number in range(clients)
+            threading.Thread(target=self._live, args=(number,)) for number in range(clients)
         ]
 
     def __enter__(self) -> Self:
@@ -74,8 +70,28 @@ class Crowd:
         for thread in self._threads:
             thread.join()
 
-    def _live(self, number: int, url: str) -> None:
-        turn = number
+    @abc.abstractmethod
+    def _live(self, number: int) -> None:
+        """What a device does until the end."""
+
+
+class Crowd(Devices):
+    """Devices that generate.
+
+    At the end each finishes the generation that it is in, so that nothing stays uncompared.
+    """
+
+    def __init__(
+        self, ground: Ground, urls: Sequence[str], clients: int, *, generations_per_session: int = 4
+    ) -> None:
+        """Client number *i* connects to ``urls[i % len(urls)]``."""
+        super().__init__(clients)
+        self._ground = ground
+        self._urls = urls
+        self._per_session = generations_per_session
+
+    def _live(self, number: int) -> None:
+        url, turn = self._urls[number % len(self._urls)], number
         while not self._stopping.is_set():
             try:
                 with self._open(url) as generator:

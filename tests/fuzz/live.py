@@ -21,7 +21,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
-from tests.faults.crowd import Crowd
+from tests.faults.crowd import Crowd, Devices
 from tests.faults.ground import Ground, make_ground, serves
 from tests.faults.measure import PeakMemory, complaints, settled, vitals, wait_until
 from tests.faults.raw import RawConnection, address_of, dial
@@ -49,7 +49,7 @@ class Subject:
 
     model: str
     speech: Speech
-    crowd: Callable[[str, int], Crowd | Painters]
+    crowd: Callable[[str, int], Devices]
     serves: Callable[[str], bool]
 
 

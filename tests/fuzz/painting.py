@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-import threading
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 
@@ -15,7 +13,7 @@ from lambda_split.errors import LambdaSplitError
 from lambda_split.image_bundle import ImageBundle
 from lambda_split.wire.messages import PictureHello
 from lambda_split.wire.pictures.layout import DenoiserGeometry
-from tests.faults.crowd import Tally
+from tests.faults.crowd import Devices
 from tests.servers import serving
 
 __all__ = ["Painters", "PictureGround", "make_picture_ground", "paints"]
@@ -93,28 +91,16 @@ def paints(ground: PictureGround, url: str) -> bool:
         return False
 
 
-class Painters:
-    """Devices in threads, from the start of a ``with`` block to its end."""
+class Painters(Devices):
+    """Devices that make the picture, again and again."""
 
     def __init__(self, ground: PictureGround, url: str, clients: int) -> None:
-        self.tally = Tally()
+        super().__init__(clients)
         self._ground = ground
         self._url = url
-        self._lock = threading.Lock()
-        self._stopping = threading.Event()
-        self._threads = [threading.Thread(target=self._live) for _ in range(clients)]
 
-    def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._stopping.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _live(self) -> None:
+    def _live(self, number: int) -> None:
+        del number
         while not self._stopping.is_set():
             try:
                 found = _paint(self._ground.bundle, self._url)
