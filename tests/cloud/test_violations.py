@@ -7,7 +7,6 @@ import json
 import random
 import struct
 
-import numpy as np
 import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
@@ -34,6 +33,7 @@ from tests.cloud.serving import (
     Reference,
     hidden_states,
     run,
+    same,
     serving,
 )
 
@@ -94,10 +94,10 @@ async def bystander(device, rounds):
 
 
 def assert_unharmed(model, found):
+    """Up to rounding: what is valid in others' frames may run in the same steps."""
     reference = Reference(model.trunk)
     for index, hidden in enumerate(found):
-        wanted = reference.forward(2 * index, hidden_states(2, index))
-        np.testing.assert_array_equal(hidden, wanted)
+        assert same(hidden, reference.forward(2 * index, hidden_states(2, index)))
 
 
 @pytest.mark.parametrize("case", VIOLATIONS)
