@@ -5,12 +5,12 @@ from __future__ import annotations
 import operator
 import os
 from collections.abc import Iterator, Sequence
-from types import TracebackType
 from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
+from edge_runtime.closing import Closing
 from edge_runtime.connection import Endpoint
 from edge_runtime.context import Context
 from edge_runtime.graphs import RuntimeSettings, load_head, load_tail
@@ -31,7 +31,7 @@ DEFAULT_MAX_POSITIONS = 4096
 DEFAULT_CHUNK_TOKENS = 128
 
 
-class TextGenerator:
+class TextGenerator(Closing):
     """Generates text with head and tail here and the trunk in the cloud.
 
     It holds one conversation: a prompt that begins like the one before reuses what all three parts
@@ -139,17 +139,6 @@ class TextGenerator:
         # Last, so that whatever else is wrong takes no place on the server.
         trunk.connect()
         return generator
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """End the session for good; the trunk frees its cache."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
-from types import TracebackType
-from typing import Literal, Self
+from typing import Literal
 
+from edge_runtime.closing import Closing
 from edge_runtime.detokenizer import Detokenizer
 from edge_runtime.stats import GenerationStats, Meter, Stopwatch
 from edge_runtime.stopping import StopMatcher
@@ -38,7 +38,7 @@ class GenerationResult:
     stats: GenerationStats
 
 
-class TextStream:
+class TextStream(Closing):
     """An iterator over the pieces of text of one running generation.
 
     Pieces are never empty and never hold half a character. Closing it early, with :meth:`close` or
@@ -94,17 +94,6 @@ class TextStream:
                 return next(self._pieces)
         finally:
             self._cost += self._meter.since(before)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """End the generation; what was said so far is the result.

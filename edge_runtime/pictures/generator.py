@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
 import lambda_split
+from edge_runtime.closing import Closing
 from edge_runtime.endpoint import Endpoint
 from edge_runtime.graph_session import RuntimeSettings
 from edge_runtime.pictures.blocks import BlockRunner, load_blocks
@@ -57,7 +57,7 @@ def _longest_answer(form: TensorFormat, latents: int, manifest: ImageManifest) -
     return max(payload_bytes(one, shape) for one in (form, TensorFormat(Base.FP32)))
 
 
-class ImageGenerator:
+class ImageGenerator(Closing):
     """Makes pictures with text encoders, solver and decoder here and the denoiser in the cloud.
 
     With a bundle whose split is ``deep`` the denoiser's first and last blocks are here as well.
@@ -180,17 +180,6 @@ class ImageGenerator:
         # Last, so that whatever else is wrong takes no place on the server.
         denoiser.connect()
         return generator
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """End the session for good."""
