@@ -24,7 +24,9 @@ def model_name(model: ModelSettings) -> str:
         UsageError: none was named.
     """
     if model.name is None:
-        raise UsageError("give the MODEL to serve: a folder, a Hugging Face id, 'demo' or 'demo-image'")
+        raise UsageError(
+            "give the MODEL to serve: a folder, a Hugging Face id, 'demo' or 'demo-image'"
+        )
     return model.name
 
 
