@@ -23,7 +23,7 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP_INSTALL) --editable '.[dev]'
 	@touch $@ $(VENV)/.demo
 
-demo: $(VENV)/.demo  ## the whole path on the shipped model
+demo: $(VENV)/.demo  ## the whole path on the shipped models
 	$(BIN)/lambda-split demo
 
 test: $(VENV)/.dev  ## all tests

@@ -30,7 +30,7 @@ class _Command:
 
 
 COMMANDS: Final = {
-    "demo": _Command("lambda_split.commands.demo", "the whole path on the shipped model"),
+    "demo": _Command("lambda_split.commands.demo", "a chat and a picture with the shipped models"),
     "export": _Command("export.command", "cut a checkpoint and write a bundle for devices"),
     "inspect": _Command("lambda_split.commands.inspect", "show and check a bundle"),
     "serve": _Command("cloud.command", "serve a checkpoint's trunk"),

@@ -1,7 +1,10 @@
-"""The whole path on the shipped model, in one go, on this machine.
+"""The whole path on the shipped models, in one go, on this machine: a chat, then a picture.
 
-Serves the demo model's trunk in a process of its own, exports head and tail, and chats: head and
-tail run here under onnxruntime without torch, only hidden states cross the socket between.
+Serves the demo models' trunks in processes of their own, exports what the device runs, and uses it:
+head and tail, or text encoders, solver and decoder, run here under onnxruntime without torch, and
+only hidden states, or predicted noise, cross the socket between.
+
+The picture is written to --out, and shown where the terminal has the colours for it.
 """
 
 from __future__ import annotations
@@ -10,64 +13,92 @@ import argparse
 import contextlib
 import importlib.util
 import pathlib
-import re
-import signal
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from types import FrameType
 
 from lambda_split.arguments import positive
-from lambda_split.errors import MissingExtra, ProcessFailed, UsageError
+from lambda_split.commands.demo_processes import address_of, ended_by_signals, export, serving
+from lambda_split.errors import MissingExtra, OutputNotWritable, UsageError
 
 __all__ = ["add_arguments", "run"]
 
 _QUESTIONS = ("Tell me a story about a fox and a lantern.", "What did the fox find?")
-_NEEDED = ("torch", "transformers", "onnxscript")
-_STOP_S = 10.0
+_PICTURE = "a red circle on the left and a blue square on the right, on a white background"
+_STEPS = 20
+_SEED = 1
+_NEEDED = ("torch", "transformers", "diffusers", "onnxscript")
+# Formats of convolutions end with int8.
+_PICTURE_WEIGHTS = {"int4": "int8"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument(
+        "--only", choices=("text", "picture"), help="one of the two (default: both)"
+    )
+    parser.add_argument(
         "--prompt", action="append", metavar="TEXT", help="a chat turn of your own (repeatable)"
+    )
+    parser.add_argument(
+        "--picture", default=_PICTURE, metavar="TEXT", help="what to show (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--out",
+        default="lambda-split-demo.png",
+        metavar="FILE",
+        type=pathlib.Path,
+        help="where the picture goes (default: %(default)s)",
     )
     parser.add_argument(
         "--weights",
         default="int4",
         choices=("fp32", "fp16", "int8", "int4"),
-        help="format of head and tail on the device (default: int4)",
+        help="format of what the device runs (default: int4, of pictures then int8)",
     )
     parser.add_argument(
         "--max-new-tokens", type=positive, default=200, metavar="N", help="default 200"
     )
-    parser.add_argument("--keep", metavar="DIR", help="keep the bundle in this new folder")
+    parser.add_argument(
+        "--keep", metavar="DIR", help="keep the bundles in this new folder, as text/ and image/"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command."""
+    """Run the command.
+
+    Raises:
+        MissingExtra: exporting or serving is not installed.
+        UsageError: --keep names something that exists.
+        OutputNotWritable: there is no folder for the picture; told before anything is done.
+        ProcessFailed: export or server failed.
+    """
     for module in _NEEDED:
         if importlib.util.find_spec(module) is None:
             raise MissingExtra(module, "export")
     if args.keep is not None and pathlib.Path(args.keep).exists():
         raise UsageError(f"{args.keep} exists: --keep wants a new folder")
+    if not args.out.parent.is_dir():
+        raise OutputNotWritable(str(args.out), "there is no such folder")
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_ended_by_signals())
+        stack.enter_context(ended_by_signals())
         folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        bundle = folder / "bundle" if args.keep is None else pathlib.Path(args.keep)
-        _say("1/3 serving the trunk of the demo model in a process of its own")
-        serve = ("serve", "demo", "--port", "0", "--log-level", "warning")
-        server = stack.enter_context(_process(*serve))
-        _say(f"2/3 exporting head and tail as ONNX, {args.weights} weights")
-        export = ("export", "demo", "--out", str(bundle), "--weights", args.weights)
-        with _process(*export) as exporting:
-            exporting.communicate()  # its summary is for people who go on to serve by hand
-            if exporting.returncode != 0:
-                raise ProcessFailed("the export")
-        _say("3/3 chatting: head and tail here, the trunk there")
-        _chat(bundle, _wait_for_address(server), args)
+        if args.keep is not None:
+            folder = pathlib.Path(args.keep)
+            folder.mkdir(parents=True)
+        if args.only != "picture":
+            _show_text(folder / "text", args)
+        if args.only != "text":
+            _show_picture(folder / "image", args)
     return 0
+
+
+def _show_text(bundle: pathlib.Path, args: argparse.Namespace) -> None:
+    _say("text 1/3: serving the trunk of the demo model in a process of its own")
+    with serving("demo") as server:
+        _say(f"text 2/3: exporting head and tail as ONNX, {args.weights} weights")
+        export("demo", str(bundle), args.weights)
+        _say("text 3/3: chatting: head and tail here, the trunk there")
+        _chat(bundle, address_of(server), args)
 
 
 def _chat(bundle: pathlib.Path, url: str, args: argparse.Namespace) -> None:
@@ -89,51 +120,33 @@ def _chat(bundle: pathlib.Path, url: str, args: argparse.Namespace) -> None:
             stats.append(stream.result.stats)
     for number, turn in enumerate(stats, 1):
         sys.stdout.write(f"\nturn {number}: {turn.summary()}\n")
+    sys.stdout.write("\n")
     sys.stdout.flush()
 
 
-@contextlib.contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP unwind the stack as Ctrl-C does, so that no child is left behind."""
-
-    def end(number: int, _frame: FrameType | None) -> None:
-        sys.exit(128 + number)
-
-    numbers = (signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(number, end) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
+def _show_picture(bundle: pathlib.Path, args: argparse.Namespace) -> None:
+    weights = _PICTURE_WEIGHTS.get(args.weights, args.weights)
+    _say("picture 1/3: serving the denoiser of the demo image model")
+    with serving("demo-image") as server:
+        _say(f"picture 2/3: exporting text encoders and decoder as ONNX, {weights} weights")
+        export("demo-image", str(bundle), weights)
+        _say("picture 3/3: painting: prompt, solver and decoder here, the denoiser there")
+        _paint(bundle, address_of(server), args)
 
 
-@contextlib.contextmanager
-def _process(*arguments: str) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "lambda_split.cli", *arguments]
-    # A session of its own: Ctrl-C reaches this process alone, which then ends the others.
-    process = subprocess.Popen(  # noqa: S603  # our own command line
-        command, stdout=subprocess.PIPE, text=True, start_new_session=True
-    )
-    try:
-        yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(_STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
+def _paint(bundle: pathlib.Path, url: str, args: argparse.Namespace) -> None:
+    from edge_runtime import ImageGenerator, PictureSpec, write_png
+    from edge_runtime.pictures.terminal import as_text, shows_colours
 
-
-def _wait_for_address(server: subprocess.Popen[str]) -> str:
-    # Ends with the line or with the process: a server that cannot start says why and exits.
-    for line in server.stdout or ():
-        if match := re.fullmatch(r"listening on (wss?://\S+)\s*", line):
-            return match[1]
-    raise ProcessFailed("the trunk service")
+    spec = PictureSpec(steps=_STEPS, seed=_SEED)
+    with ImageGenerator.open(bundle, url) as painter:
+        result = painter.generate(args.picture, spec=spec)
+    write_png(args.out, result.images[0], {"Prompt": args.picture})
+    sys.stdout.write(f"\n> {args.picture}\n")
+    if shows_colours(sys.stdout):
+        sys.stdout.write(as_text(result.images[0]))
+    sys.stdout.write(f"{args.out}\n\npicture: {result.stats.summary()}\n")
+    sys.stdout.flush()
 
 
 def _say(text: str) -> None:

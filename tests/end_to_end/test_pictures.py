@@ -14,6 +14,7 @@ import pytest
 import torch
 from diffusers.schedulers import scheduling_euler_ancestral_discrete, scheduling_lcm
 
+import lambda_split
 from edge_runtime import ImageGenerator, PictureSpec, RetryPolicy
 from lambda_split.diffusion.gaussian import START, standard_normal
 from lambda_split.errors import ManifestInvalid, UsageError
@@ -21,6 +22,7 @@ from tests.cutting_proxy import cutting_proxy
 from tests.servers import TrunkServer, serving
 from tests.tiny_pipelines import save_tiny_pipeline
 
+SHIPPED = pathlib.Path(lambda_split.__file__).parent / "demo_models" / "image"
 HEIGHT, WIDTH = 48, 80
 RETRY = RetryPolicy(give_up_after_s=60, max_delay_s=0.5)
 SCHEDULERS = {
@@ -91,7 +93,13 @@ def prepared(tmp_path_factory) -> Callable[[str], Prepared]:
 
             place = tmp_path_factory.mktemp("pictures")
             folder, bundle = place / name, place / "bundle"
-            pipeline = save_tiny_pipeline(name, folder)
+            if name == "demo-image":
+                folder = SHIPPED
+                pipeline = diffusers.StableDiffusionXLPipeline.from_pretrained(
+                    folder, dtype=torch.float32, add_watermarker=False
+                )
+            else:
+                pipeline = save_tiny_pipeline(name, folder)
             parser = argparse.ArgumentParser()
             add_arguments(parser)
             arguments = [str(folder), "--out", str(bundle), "--weights", "fp32", "--quiet"]
@@ -133,7 +141,7 @@ def spec_of(**changes) -> PictureSpec:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["sdxl", "turbo", "sd1", "sd2", "lcm"])
+@pytest.mark.parametrize("name", ["sdxl", "turbo", "sd1", "sd2", "lcm", "demo-image"])
 def test_pictures_are_those_of_the_whole_pipeline(prepared, served, name, monkeypatch) -> None:
     whole, server = prepared(name), served(name)
     shape = shape_of(whole)
@@ -146,12 +154,10 @@ def test_pictures_are_those_of_the_whole_pipeline(prepared, served, name, monkey
             {"steps": 6, "rescale": 0.7} if name in {"sdxl", "sd1"} else {"steps": 2},
         ):
             spec = spec_of(**changes)
-            if spec.rescale:
-                original = whole.pipeline.__call__
+            if spec.rescale:  # the pipeline's own argument of that name
                 monkeypatch.setattr(
                     type(whole.pipeline), "guidance_rescale", property(lambda _: 0.7)
                 )
-                assert original
             result = painter.generate("a red cat", negative_prompt="dog", spec=spec)
             latents, pixels = whole.reference("a red cat", "dog", spec, shape, monkeypatch)
             assert psnr(result.latents, latents) >= 60
@@ -161,9 +167,10 @@ def test_pictures_are_those_of_the_whole_pipeline(prepared, served, name, monkey
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["sdxl", "demo-image"])
 @pytest.mark.parametrize("solver", SCHEDULERS)
-def test_each_solver_is_diffusers_own(prepared, served, solver, monkeypatch) -> None:
-    whole, server = prepared("sdxl"), served("sdxl")
+def test_each_solver_is_diffusers_own(prepared, served, name, solver, monkeypatch) -> None:
+    whole, server = prepared(name), served(name)
     with ImageGenerator.open(whole.bundle, server.url, format="fp32") as painter:
         for steps in (1, 4, 25):
             spec = spec_of(solver=solver, steps=steps)
@@ -268,6 +275,7 @@ def test_a_device_makes_pictures_without_torch(prepared, served, tmp_path) -> No
 import sys
 for name in ("torch", "transformers", "diffusers", "safetensors", "onnx", "PIL"):
     sys.modules[name] = None
+import lambda_split
 from edge_runtime import ImageGenerator, PictureSpec, write_png
 with ImageGenerator.open({str(whole.bundle)!r}, {server.url!r}) as painter:
     result = painter.generate("a red cat", spec=PictureSpec(steps=2, seed=1))

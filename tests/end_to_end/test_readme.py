@@ -14,7 +14,8 @@ from tests.servers import TrunkServer, free_port
 
 ROOT = pathlib.Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+PICTURES = (ROOT / "docs" / "how-to" / "pictures.md").read_text(encoding="utf-8")
 
 PAGES = (ROOT / "README.md", ROOT / "docs" / "how-to" / "python.md")
 EXAMPLES = [
@@ -26,8 +27,8 @@ EXAMPLES = [
 ]
 
 
-def _commands(name: str) -> list[list[str]]:
-    lines = [line for _, block in BLOCKS for line in block.splitlines()]
+def _commands(name: str, page: str = README) -> list[list[str]]:
+    lines = [line for _, block in BLOCK.findall(page) for line in block.splitlines()]
     found = [shlex.split(line, comments=True) for line in lines if line.startswith(name)]
     assert found, name
     return found
@@ -95,3 +96,30 @@ def test_export_serve_chat_and_the_python_examples(tmp_path) -> None:
             assert done.stdout
     finally:
         server.close()
+
+
+@pytest.mark.slow
+def test_pictures_export_serve_paint_and_the_python_example(tmp_path) -> None:
+    export, serve, image = _commands("lambda-split ", PICTURES)[:3]
+    assert [export[1], serve[1], image[1]] == ["export", "serve", "image"]
+    bundle = str(tmp_path / "bundle")
+    replaced = {export[2]: "demo-image", "./bundle": bundle, "circle.png": "painted.png"}
+    run = [sys.executable, "-m", "lambda_split.cli"]
+
+    def execute(command: list[str]) -> str:
+        words = [replaced.get(word, word) for word in command]
+        done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=tmp_path)
+        return done.stdout
+
+    execute([*run, *export[1:]])
+    server = TrunkServer("demo-image")
+    try:
+        server.start()
+        replaced["ws://127.0.0.1:8765"] = server.url
+        assert execute([*run, *image[1:]]) == "painted.png\n"
+        (example,) = (code for kind, code in BLOCK.findall(PICTURES) if kind == "python")
+        example = example.replace("bundle/", bundle).replace("ws://127.0.0.1:8765", server.url)
+        assert "step 25 of 25" in execute([sys.executable, "-c", example])
+    finally:
+        server.close()
+    assert {path.name for path in tmp_path.glob("*.png")} == {"painted.png", "circle.png"}

@@ -1,0 +1,88 @@
+"""The processes of a demo: commands of this program that end with it."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from types import FrameType
+
+from lambda_split.errors import ProcessFailed
+
+__all__ = ["address_of", "ended_by_signals", "export", "serving"]
+
+_STOP_S = 10.0
+
+
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP unwind the stack as Ctrl-C does, so that no child is left behind."""
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, end) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def serving(model: str) -> Iterator[subprocess.Popen[str]]:
+    """Serve a model on a free port inside a ``with`` block.
+
+    Yields:
+        The process, for :func:`address_of` once its address is needed: meanwhile it loads.
+    """
+    with _process("serve", model, "--port", "0", "--log-level", "warning") as process:
+        yield process
+
+
+def address_of(server: subprocess.Popen[str]) -> str:
+    """Wait for a server and return its URL.
+
+    Raises:
+        ProcessFailed: it could not start, and has said why on stderr.
+    """
+    for line in server.stdout or ():
+        if match := re.fullmatch(r"listening on (wss?://\S+)\s*", line):
+            return match[1]
+    raise ProcessFailed("the trunk service")
+
+
+def export(model: str, folder: str, weights: str) -> None:
+    """Export a bundle.
+
+    Raises:
+        ProcessFailed: it failed, and has said why on stderr.
+    """
+    with _process("export", model, "--out", folder, "--weights", weights) as process:
+        process.communicate()  # its summary is for people who go on to serve by hand
+        if process.returncode != 0:
+            raise ProcessFailed("the export")
+
+
+@contextlib.contextmanager
+def _process(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "lambda_split.cli", *arguments]
+    # A session of its own: Ctrl-C reaches this process alone, which then ends the others.
+    process = subprocess.Popen(  # noqa: S603  # our own command line
+        command, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if process.stdout is not None:
+            process.stdout.close()

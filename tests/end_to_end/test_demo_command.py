@@ -1,0 +1,51 @@
+"""``lambda-split demo``: what a newcomer sees first."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+DEMO = [sys.executable, "-m", "lambda_split.cli", "demo"]
+
+
+def _pixels(path) -> np.ndarray:
+    """What a PNG file shows: uint8 (height, width, 3)."""
+    with Image.open(path) as picture:
+        return np.asarray(picture)
+
+
+@pytest.mark.slow
+def test_a_picture_that_follows_its_prompt(tmp_path) -> None:
+    out = tmp_path / "picture.png"
+    command = [*DEMO, "--only", "picture", "--out", str(out), "--keep", str(tmp_path / "kept")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert str(out) in done.stdout
+    picture = _pixels(out).astype(int)
+    assert picture.shape == (64, 64, 3)
+    # "a red circle on the left and a blue square on the right, on a white background"
+    circle, square = picture[28:36, 12:18], picture[28:36, 46:52]
+    red, green, blue = circle.reshape(-1, 3).mean(0)
+    assert red > 2 * max(green, blue)
+    red, green, blue = square.reshape(-1, 3).mean(0)
+    assert blue > 1.5 * max(red, green)
+    assert picture[:8].min() > 200
+    assert (tmp_path / "kept" / "image" / "manifest.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("--keep", "."), "exists"),
+        (("--out", "no/such/folder/a.png"), "no such folder"),
+        (("--only", "sound"), "invalid choice"),
+    ],
+)
+def test_what_cannot_be_done_is_told_before_anything_is(arguments, complaint) -> None:
+    done = subprocess.run([*DEMO, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode in {1, 2}
+    assert complaint in done.stderr
+    assert "serving" not in done.stderr
