@@ -1,7 +1,9 @@
 """Weights of a graph in half precision: stored as float16, computed in float32.
 
 Few small processors multiply in half precision (see ``docs/adr/0008-weight-formats.md``), so each
-stored weight is cast where it is used; onnxruntime folds the casts while it loads.
+stored weight is cast where it is used; onnxruntime folds the casts while it loads. What is added or
+multiplied number by number is no matrix, takes no room and stays: the frequencies of a time's
+embedding, rounded and then multiplied by hundreds, would be other frequencies.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from lambda_split.errors import VerificationFailed
 __all__ = ["store_half"]
 
 _LARGEST = float(np.finfo(np.float16).max)
+_ELEMENTWISE = {"Add", "Div", "Mul", "Sub"}
 
 
 def store_half(model: ir.Model) -> None:
@@ -26,6 +29,8 @@ def store_half(model: ir.Model) -> None:
     for name, value in list(graph.initializers.items()):
         tensor = value.const_value
         if tensor is None or tensor.dtype != ir.DataType.FLOAT or len(tensor.shape) < 2:
+            continue
+        if any(use.node.op_type in _ELEMENTWISE for use in value.uses()):
             continue
         array = tensor.numpy()
         largest = float(np.abs(array).max(initial=0.0))

@@ -6,12 +6,15 @@ import shutil
 
 import numpy as np
 import onnx
+import onnx.parser
+import onnx_ir as ir
 import onnxruntime
 import pytest
 import torch
 
 from export import ImageExportSettings, export_image_bundle
 from export.images.denoiser_runs import RunRecorder, artificial_runs
+from export.images.half import store_half
 from export.images.verification import compare_blocks
 from lambda_split.errors import CheckpointInvalid, UnsupportedFamily, VerificationFailed
 from lambda_split.image_bundle import ImageBundle
@@ -21,8 +24,12 @@ from tests.partition.test_pipelines import edit
 
 # Rows, height and width of the latents: odd ones, halves that are odd, single ones.
 SIZES = [(1, 8, 8), (2, 6, 10), (3, 7, 9), (1, 5, 4), (2, 1, 1)]
-# Largest root-mean-square error of the noise over its deviation.
-ERRORS = {"fp32": 5e-5, "fp16": 5e-3, "int8": 0.2}
+# Largest root-mean-square error of the noise over its deviation, for random weights. Group norms
+# over a single position have a handful of numbers each and magnify what a format loses.
+ERRORS = {"fp32": 5e-5, "fp16": 2e-3, "int8": 0.3}
+SINGLE_ERRORS = {"fp32": 5e-5, "fp16": 2e-3, "int8": 0.5}
+# Of the embedded time, sizes and guidance, which both parts and all layers hang on.
+EMBEDDING_ERRORS = {"fp32": 1e-4, "fp16": 2e-3, "int8": 2e-3}
 QUICK = [("sdxl", "int8"), ("lcm", "fp32")]
 ALL = [(name, weights) for name in ("sdxl", "sd1", "sd2", "lcm") for weights in ERRORS]
 COMBINATIONS = [pytest.param(*one, marks=() if one in QUICK else pytest.mark.slow) for one in ALL]
@@ -71,7 +78,6 @@ def test_the_graphs_and_the_trunk_are_the_whole_denoiser(
 
     unet = load_unet(open_pipeline(str(pipeline_folder(name))))
     inner = InnerBlocks(unet)
-    errors = []
     for rows, height, width in SIZES:
         given = inputs(bundle, rows, height, width)
         added = embedded = None
@@ -85,6 +91,9 @@ def test_the_graphs_and_the_trunk_are_the_whole_denoiser(
         half = (-(-height // 2), -(-width // 2))
         assert features.shape == (rows, blocks.input_channels, *half)
         told = Told(given["timesteps"], given["context"], added, embedded)
+        embedding = told.embedding(unet, given["latents"]).numpy()
+        error = np.sqrt(np.mean((found["embedding"] - embedding) ** 2)) / embedding.std()
+        assert error < EMBEDDING_ERRORS[weights]
         returned = inner(torch.from_numpy(features), told).numpy()
         assert returned.shape == (rows, blocks.output_channels, *half)
         noise = run(blocks.last, {**arrays, **found, "features": returned})["noise"]
@@ -97,8 +106,8 @@ def test_the_graphs_and_the_trunk_are_the_whole_denoiser(
         ).sample.numpy()
         assert noise.dtype == np.float32
         assert noise.shape == expected.shape
-        errors.append(np.sqrt(np.mean((noise - expected) ** 2)) / expected.std())
-    assert max(errors) < ERRORS[weights]
+        error = np.sqrt(np.mean((noise - expected) ** 2)) / expected.std()
+        assert error < (SINGLE_ERRORS if height == width == 1 else ERRORS)[weights]
 
 
 def test_what_the_manifest_says(export_images) -> None:
@@ -135,6 +144,21 @@ def test_int8_is_computed_in_integers(export_images) -> None:
         raw = path.read_bytes()
         assert b"site-packages" not in raw
         assert b".py" not in raw
+
+
+def test_half_precision_is_for_matrices_alone() -> None:
+    parsed = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["": 18]> graph (float[B] times) => (float[B,2] y) '
+        "<float[1,2] frequencies = {1.0001, 0.50001}, float[2,2] matrix = {1.0, 2.0, 3.0, 4.0}, "
+        "int64[1] last = {1}> { column = Unsqueeze(times, last)\n"
+        " angles = Mul(column, frequencies)\n y = MatMul(angles, matrix) }"
+    )
+    model = ir.from_proto(parsed)
+    store_half(model)
+    stored = {name: value.dtype for name, value in model.graph.initializers.items()}
+    assert stored["frequencies"] == ir.DataType.FLOAT
+    assert stored["matrix.half"] == ir.DataType.FLOAT16
+    onnx.checker.check_model(ir.to_proto(model))
 
 
 # --- what ranges come from ------------------------------------------------------------------------
