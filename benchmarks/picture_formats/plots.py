@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pathlib
 from collections import defaultdict
 from collections.abc import Sequence
@@ -10,12 +11,14 @@ from textwrap import fill
 import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
+from matplotlib.figure import Figure
+from PIL import Image
 
 from benchmarks.picture_formats.chosen_formats import bits_of, family_of
 from benchmarks.picture_formats.measuring import Figures
 from benchmarks.picture_formats.scores import Scores
 
-__all__ = ["draw_curves", "draw_sheet"]
+__all__ = ["draw_curves", "draw_sheet", "save_small"]
 
 Pictures = npt.NDArray[np.float32]
 _FAMILIES = {
@@ -36,7 +39,7 @@ def draw_curves(figures: Sequence[Figures], path: pathlib.Path) -> None:
     mpl.use("Agg")  # no screen is needed; chosen here so that importing has no effect
     import matplotlib.pyplot as plt
 
-    figure, panels = plt.subplots(1, 3, figsize=(11, 3.6), dpi=90)
+    figure, panels = plt.subplots(1, 3, figsize=(11, 4.1), dpi=90)
     lines: dict[str, list[Figures]] = defaultdict(list)
     for one in figures:
         lines[family_of(one.form)].append(one)
@@ -56,9 +59,9 @@ def draw_curves(figures: Sequence[Figures], path: pathlib.Path) -> None:
         axes.set_title({"psnr": "PSNR, dB"}.get(score, score.upper()), fontsize=9)
         axes.set_xticks(range(1, 9))
         axes.grid(visible=True, alpha=0.3)
-    panels[0].legend(fontsize=6.5)
-    figure.tight_layout()
-    figure.savefig(path, metadata={"Software": None})
+    figure.legend(*panels[0].get_legend_handles_labels(), fontsize=7, loc="lower center", ncols=5)
+    figure.tight_layout(rect=(0, 0.13, 1, 1))
+    save_small(figure, path)
     plt.close(figure)
 
 
@@ -97,8 +100,16 @@ def draw_sheet(
         for place in places[row]:
             place.axis("off")
     figure.tight_layout(pad=0.2)
-    figure.savefig(path, metadata={"Software": None})
+    save_small(figure, path)
     plt.close(figure)
+
+
+def save_small(figure: Figure, path: pathlib.Path) -> None:
+    """Write a PNG of at most 256 colours, a third as large as one of all colours."""
+    whole = io.BytesIO()
+    figure.savefig(whole, format="png")
+    with Image.open(whole) as drawn:
+        drawn.convert("RGB").quantize(256).save(path, optimize=True)
 
 
 def _score(one: Figures, name: str, *, together: bool) -> float:

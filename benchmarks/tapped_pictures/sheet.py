@@ -10,6 +10,7 @@ import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.picture_formats.plots import save_small
 from benchmarks.tapped_pictures.attempts import Attempt
 
 __all__ = ["draw_sheet"]
@@ -45,5 +46,5 @@ def draw_sheet(
             if number == 0:
                 place.set_title(name, fontsize=6)
     figure.tight_layout(pad=0.3)
-    figure.savefig(path, metadata={"Software": None})
+    save_small(figure, path)
     plt.close(figure)
