@@ -86,7 +86,8 @@ def random_blocks(model: str, weights: str, settings: RuntimeSettings) -> Iterat
         settings: Threads.
     """
     with torch.device("meta"):  # the inner part, nearly all of it, is never made
-        unet: Any = UNet2DConditionModel(**MODELS[model])
+        library: Any = UNet2DConditionModel  # the library's own types are partial
+        unet = library(**MODELS[model])
     geometry = deep_geometry(unet)
     if geometry is None:
         raise SystemExit(f"{model} has no deep split")
@@ -110,12 +111,12 @@ def random_blocks(model: str, weights: str, settings: RuntimeSettings) -> Iterat
     with tempfile.TemporaryDirectory() as temporary:
         folders = [pathlib.Path(temporary) / name for name in ("unet_first", "unet_last")]
         traced = [trace_first(first, facts, len(skips)), trace_last(last, facts, feed)]
-        graphs = [
+        first_graph, last_graph = (
             _written(folder, one, example, weights, settings)
             for folder, one, example in zip(folders, traced, (given, feed), strict=True)
-        ]
+        )
         nbytes = sum(path.stat().st_size for folder in folders for path in folder.iterdir())
-        yield Blocks(BlockRunner(*graphs, geometry), told, nbytes)
+        yield Blocks(BlockRunner(first_graph, last_graph, geometry), told, nbytes)
 
 
 def _fill(part: torch.nn.Module) -> None:
