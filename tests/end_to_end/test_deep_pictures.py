@@ -5,7 +5,6 @@ from __future__ import annotations
 import pathlib
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 
 import numpy as np
@@ -14,7 +13,14 @@ import pytest
 from edge_runtime import ImageGenerator, PictureSpec
 from lambda_split.errors import UsageError
 from tests.cutting_proxy import cutting_proxy
-from tests.end_to_end.test_pictures import RETRY, Prepared, psnr, spec_of
+from tests.end_to_end.paintings import (
+    RETRY,
+    Prepared,
+    psnr,
+    servers_of,
+    spec_of,
+    two_users_get_what_each_gets_alone,
+)
 from tests.servers import TrunkServer
 from tests.tiny_pipelines import save_tiny_pipeline
 
@@ -54,17 +60,7 @@ def prepared(tmp_path_factory) -> Callable[..., Prepared]:
 
 @pytest.fixture(scope="module")
 def served(prepared):
-    servers: dict[str, TrunkServer] = {}
-
-    def serve(name: str) -> TrunkServer:
-        if name not in servers:
-            servers[name] = TrunkServer(str(prepared(name).folder))
-            servers[name].start()
-        return servers[name]
-
-    yield serve
-    for server in servers.values():
-        server.close()
+    yield from servers_of(prepared)
 
 
 def _shape(whole: Prepared, spec: PictureSpec) -> tuple[int, int, int]:
@@ -171,27 +167,7 @@ def test_the_same_picture_although_connections_are_cut(prepared, served) -> None
 @pytest.mark.slow
 def test_two_users_at_once_get_what_each_gets_alone(prepared, served) -> None:
     whole, server = prepared("sdxl"), served("sdxl")
-    asked = [("a red cat", spec_of(steps=8)), ("a small blue dog", spec_of(steps=8, seed=5))]
-
-    def paint(prompt, spec):
-        with ImageGenerator.open(whole.bundle, server.url, format="fp32") as painter:
-            return painter.generate(prompt, spec=spec).latents
-
-    alone = [paint(*each) for each in asked]
-    together: dict[int, np.ndarray] = {}
-    threads = [
-        threading.Thread(
-            target=lambda number=number: together.update({number: paint(*asked[number])})
-        )
-        for number in range(2)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for number, wanted in enumerate(alone):
-        assert psnr(together[number], wanted) >= 60
-    assert psnr(alone[0], alone[1]) < 40
+    two_users_get_what_each_gets_alone(whole, server.url, steps=8)
 
 
 @pytest.mark.slow
