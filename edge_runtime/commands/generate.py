@@ -25,13 +25,11 @@ from edge_runtime.commands.arguments import (
     open_generator,
     sampling_settings,
 )
+from edge_runtime.commands.prompts import read_prompt
 from edge_runtime.prompt import Prompt
 from edge_runtime.stream import GenerationResult
-from lambda_split.errors import UsageError
 
 __all__ = ["add_arguments", "run"]
-
-_MAX_STDIN_CHARS = 16 * 1024 * 1024
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -104,12 +102,7 @@ def as_json(result: GenerationResult) -> str:
 
 
 def _prompt(args: argparse.Namespace) -> Prompt:
-    text: str = args.prompt
-    if text == "-":
-        text = sys.stdin.read(_MAX_STDIN_CHARS + 1)
-        if len(text) > _MAX_STDIN_CHARS:
-            raise UsageError(f"the prompt on stdin exceeds {_MAX_STDIN_CHARS} characters")
-        text = text.removesuffix("\n")  # the one that `echo` and editors add
+    text = read_prompt(args.prompt)
     if args.system is not None:
         return [Message("system", args.system), Message("user", text)]
     return [Message("user", text)] if args.chat else text

@@ -21,6 +21,7 @@ import sys
 
 import msgspec
 
+from edge_runtime.commands.prompts import read_prompt
 from edge_runtime.graph_session import RuntimeSettings
 from edge_runtime.pictures.generator import DEFAULT_FORMAT, ImageGenerator
 from edge_runtime.pictures.png import write_png
@@ -40,7 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--url", required=True, help="the denoiser's service, ws://HOST:PORT or wss://HOST:PORT"
     )
-    parser.add_argument("--prompt", required=True, metavar="TEXT", help="what to show")
+    parser.add_argument(
+        "--prompt", required=True, metavar="TEXT", help="what to show; '-' reads it from stdin"
+    )
     parser.add_argument(
         "--out",
         required=True,
@@ -136,8 +139,9 @@ def run(args: argparse.Namespace) -> int:
         format=args.codec,
         runtime=RuntimeSettings(threads=args.threads),
     ) as painter:
+        prompt = read_prompt(args.prompt)
         stream = painter.stream(
-            args.prompt,
+            prompt,
             negative_prompt=args.negative,
             spec=spec,
             preview_every=args.preview_every or 0,
@@ -149,7 +153,7 @@ def run(args: argparse.Namespace) -> int:
                 for path, image in zip(_paths(args.out, args.images), step.preview, strict=True):
                     write_png(path, image)
         result = stream.result
-    texts = {} if args.no_metadata else _parameters(args, result)
+    texts = {} if args.no_metadata else _parameters(args, prompt, result)
     paths = _paths(args.out, args.images)
     for path, image in zip(paths, result.images, strict=True):
         write_png(path, image, texts)
@@ -160,7 +164,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         sys.stdout.writelines(f"{path}\n" for path in paths)
     if not args.quiet:
-        sys.stderr.write(f"{result.stats.summary()}\n")
+        sys.stderr.write(f"seed {result.seed}\n{result.stats.summary()}\n")
     return 0
 
 
@@ -177,11 +181,11 @@ def _paths(out: pathlib.Path, images: int) -> list[pathlib.Path]:
     return [out.with_name(f"{out.stem}-{number}{out.suffix}") for number in range(1, images + 1)]
 
 
-def _parameters(args: argparse.Namespace, result: ImageResult) -> dict[str, str]:
+def _parameters(args: argparse.Namespace, prompt: str, result: ImageResult) -> dict[str, str]:
     """What other programs show as a picture's parameters."""
     spec = result.spec
     told = {
-        "Prompt": args.prompt,
+        "Prompt": prompt,
         "Negative prompt": args.negative,
         "Seed": str(result.seed),
         "Steps": str(spec.steps),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pathlib
 import subprocess
@@ -82,7 +83,16 @@ def test_a_picture_with_its_parameters(bundle, tmp_path, capsys) -> None:
     told = capsys.readouterr()
     assert told.out == f"{out}\n"
     assert "step 4 of 4\n" in told.err
+    assert "\nseed 7\n" in told.err
     assert "bytes up" in told.err
+
+
+def test_a_prompt_from_stdin(bundle, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{PROMPT}\n"))
+    out = tmp_path / "a.png"
+    assert _paint(bundle, out, "--prompt", "-") == 0
+    with PIL.Image.open(out) as picture:
+        assert picture.text["Prompt"] == PROMPT
 
 
 def test_without_metadata_the_file_says_nothing(bundle, tmp_path) -> None:
