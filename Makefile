@@ -4,11 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo test lint types format bench clean
+.PHONY: help demo test test-all lint types format bench clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -26,8 +26,11 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 demo: $(VENV)/.demo  ## the whole path on the shipped models
 	$(BIN)/lambda-split demo
 
-test: $(VENV)/.dev  ## all tests
+test: $(VENV)/.dev  ## the tests
 	$(BIN)/python -m pytest
+
+test-all: $(VENV)/.dev  ## also the exhaustive ones, before a release
+	$(BIN)/python -m pytest -m ""
 
 lint: $(VENV)/.dev  ## ruff, rules and format
 	$(BIN)/ruff check .

@@ -92,7 +92,7 @@ def test_pictures_are_those_of_the_whole_pipeline(prepared, served, name, monkey
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["sdxl", "demo-image"])
+@pytest.mark.parametrize("name", [pytest.param("sdxl", marks=pytest.mark.exhaustive), "demo-image"])
 @pytest.mark.parametrize("solver", SCHEDULERS)
 def test_each_solver_is_diffusers_own(prepared, served, name, solver, monkeypatch) -> None:
     whole, server = prepared(name), served(name)

@@ -32,7 +32,10 @@ SINGLE_ERRORS = {"fp32": 5e-5, "fp16": 2e-3, "int8": 0.5}
 EMBEDDING_ERRORS = {"fp32": 1e-4, "fp16": 2e-3, "int8": 2e-3}
 QUICK = [("sdxl", "int8"), ("lcm", "fp32")]
 ALL = [(name, weights) for name in ("sdxl", "sd1", "sd2", "lcm") for weights in ERRORS]
-COMBINATIONS = [pytest.param(*one, marks=() if one in QUICK else pytest.mark.slow) for one in ALL]
+COMBINATIONS = [
+    pytest.param(*one, marks=() if one in QUICK else (pytest.mark.slow, pytest.mark.exhaustive))
+    for one in ALL
+]
 
 
 def session(bundle: ImageBundle, graph: str) -> onnxruntime.InferenceSession:

@@ -39,7 +39,10 @@ QUICK = [("sdxl", "int8"), ("sd1", "fp16")]
 SLOW = [
     *((name, weights) for name in PIPELINES for weights in ("fp32", "fp16", "int8")),
 ]
-COMBINATIONS = [pytest.param(*one, marks=() if one in QUICK else pytest.mark.slow) for one in SLOW]
+COMBINATIONS = [
+    pytest.param(*one, marks=() if one in QUICK else (pytest.mark.slow, pytest.mark.exhaustive))
+    for one in SLOW
+]
 
 
 def session(bundle: ImageBundle, graph: str) -> onnxruntime.InferenceSession:
