@@ -43,10 +43,12 @@ class Penalties:
         """
         now = self._now()
         before = self._penalties.get(name)
-        if before is not None and now < before.until:
+        if before is None or now >= before.until + _LONGEST_S:
+            seconds = _FIRST_S
+        elif now < before.until:
             return
-        lately = before is not None and now < before.until + _LONGEST_S
-        seconds = min(2 * before.seconds, _LONGEST_S) if before and lately else _FIRST_S
+        else:
+            seconds = min(2 * before.seconds, _LONGEST_S)
         self._penalties[name] = _Penalty(seconds, now + seconds)
 
     def wait_s(self, name: str) -> float:

@@ -140,7 +140,10 @@ class ImageGenerator(Closing):
                 "nf1 … nf8, the last two also with -channel, all but fp32 with -delta"
             )
         if not serves(form, manifest.split):
-            raise UsageError(f"{format!r} codes differences, which the split 'deep' has not")
+            raise UsageError(
+                f"{format!r} codes differences, which the split 'deep' has not: take "
+                f"{format.removesuffix('-delta')!r}"
+            )
         measures = manifest.latents
         pixels = max_pixels or 4 * measures.height * measures.width
         latents = -(-pixels // measures.scale_factor**2)
