@@ -54,3 +54,9 @@ def test_dependencies_point_one_way(folder, forbidden) -> None:
     for path in _files(folder):
         for name in _imports(path):
             assert not name.startswith(forbidden), f"{path.relative_to(ROOT)} imports {name}"
+
+
+def test_nothing_that_runs_or_serves_imports_the_audit() -> None:
+    for folder in ("edge_runtime", "export", "cloud"):
+        for path in _files(folder):
+            assert not [name for name in _imports(path) if name.split(".")[0] == "audit"], path

@@ -1,0 +1,1 @@
+"""Real attacks on what crosses the wire, and what they find."""
