@@ -38,6 +38,7 @@ COMMANDS: Final = {
     "generate": _Command("edge_runtime.commands.generate", "complete one prompt on this device"),
     "chat": _Command("edge_runtime.commands.chat", "chat with a model on this device"),
     "image": _Command("edge_runtime.commands.image", "make a picture from a prompt"),
+    "audit": _Command("audit.command", "attack what crosses the wire: what can be seen?"),
 }
 
 _EXTRAS: Final = {
@@ -52,7 +53,13 @@ _EXTRAS: Final = {
     "onnx": "export",
     "onnx_ir": "export",
     "onnxscript": "export",
+    "matplotlib": "audit",
+    "sacrebleu": "audit",
+    "skimage": "audit",
 }
+
+# Commands that need all of an extra, whichever of its modules is found missing first.
+_COMMAND_EXTRAS: Final = {"export": "export", "demo": "export", "audit": "audit"}
 
 _EXAMPLES: Final = """\
 a first look:
@@ -109,10 +116,7 @@ def _run(arguments: list[str]) -> int:
             extra = _EXTRAS.get((error.name or "").partition(".")[0])
             if extra is None:
                 raise
-            # Exporting needs all that serving needs, and more.
-            raise MissingExtra(
-                error.name or "", extra="export" if name in {"export", "demo"} else extra
-            ) from error
+            raise MissingExtra(error.name or "", extra=_COMMAND_EXTRAS.get(name, extra)) from error
         return code
     return _top_level(arguments)
 

@@ -1,0 +1,112 @@
+"""What a setting costs: perplexity, bytes and device time."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from audit.capture import Victim, over_the_wire
+from audit.defences import apply
+from lambda_split.wire.frames import payload_bytes
+
+__all__ = ["bytes_per_token", "device_logits", "device_seconds", "perplexity", "root_mean_square"]
+
+Floats = npt.NDArray[np.float32]
+_TIMED_PAST = 64
+_TIMED_TOKENS = 15
+
+
+@torch.inference_mode()
+def device_logits(
+    victim: Victim, token_ids: Sequence[int], text: int = 0
+) -> tuple[Floats, Floats, torch.Tensor]:
+    """Run a known text as device and cloud do.
+
+    Args:
+        victim: The device and its trunk.
+        token_ids: The text.
+        text: Its number, for noise of its own.
+
+    Returns:
+        What went up and what came back, each float32 (T, W), and logits (T, V).
+    """
+    model, setting = victim.model, victim.setting
+    count = model.layer_count
+    ids = torch.tensor([list(token_ids)])
+    sent: Floats = model.states(ids, setting.split.head_layers)[0].numpy()
+    permuted = setting.defence.kind == "permutation"
+    generator = victim.generator(text)
+    if not permuted:
+        sent = apply(sent, setting.defence, victim.scale, generator)
+    up = over_the_wire(sent, setting.codec)
+    out = model.run(torch.from_numpy(up)[None], 0, setting.split.trunk(count))
+    down = over_the_wire(out[0].numpy(), setting.codec)
+    last = model.run(torch.from_numpy(down)[None], 0, setting.split.tail(count))
+    if permuted:
+        up = apply(up, setting.defence, 0.0, generator)
+    return up, down, model.logits(last[0])
+
+
+def perplexity(victim: Victim, texts: Sequence[Sequence[int]]) -> float:
+    """Perplexity per token with everything that the setting does to hidden states.
+
+    Args:
+        victim: The device and its trunk.
+        texts: Token ids; the first of each is given.
+    """
+    total, tokens = 0.0, 0
+    for number, ids in enumerate(texts):
+        _, _, logits = device_logits(victim, ids, number)
+        wanted = torch.tensor(list(ids[1:]))
+        total += float(torch.nn.functional.cross_entropy(logits[:-1], wanted, reduction="sum"))
+        tokens += len(wanted)
+    return math.exp(total / tokens)
+
+
+def root_mean_square(victim: Victim, texts: Sequence[Sequence[int]]) -> float:
+    """Of what the head computes, before anything is done to it."""
+    depth = victim.setting.split.head_layers
+    with torch.inference_mode():
+        squares = [
+            float(victim.model.states(torch.tensor([list(ids)]), depth).square().mean())
+            for ids in texts
+        ]
+    return math.sqrt(statistics.fmean(squares))
+
+
+def bytes_per_token(victim: Victim) -> int:
+    """Payload bytes of one position, one way."""
+    return payload_bytes(victim.setting.codec, 1, victim.model.hidden_size, scaled=False)
+
+
+@torch.inference_mode()
+def device_seconds(victim: Victim) -> float:
+    """Median time of head and tail for one token, in PyTorch on this machine's CPU.
+
+    ``lambda-split bench`` times the graphs that a device really runs; this is for comparing
+    settings with one another.
+    """
+    model, split = victim.model, victim.setting.split
+    layers = (split.head(), split.tail(model.layer_count))
+    caches = [model.new_cache(part) for part in layers]
+    past = torch.zeros(1, _TIMED_PAST, model.hidden_size)
+    for part, cache in zip(layers, caches, strict=True):
+        model.run(past, 0, part, cache)
+    times = []
+    for _ in range(_TIMED_TOKENS):
+        begin = time.perf_counter()
+        position = torch.tensor([[_TIMED_PAST]])
+        hidden = model.embed(torch.zeros(1, 1, dtype=torch.long), position)
+        model.run(hidden, _TIMED_PAST, layers[0], caches[0])
+        model.logits(model.run(hidden, _TIMED_PAST, layers[1], caches[1]))
+        times.append(time.perf_counter() - begin)
+        for part, cache in zip(layers, caches, strict=True):
+            if part:
+                cache.truncate(_TIMED_PAST)
+    return statistics.median(times)

@@ -1,0 +1,71 @@
+"""How much of a text an attack found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+import sacrebleu
+
+__all__ = ["Estimate", "Score", "bleu", "estimate", "score"]
+
+_RESAMPLED = 2000
+
+
+class Estimate(msgspec.Struct, frozen=True):
+    """A share, and where it lies in 95 of 100 samples of as many texts (percentile bootstrap)."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Score:
+    """What was found of one text.
+
+    Attributes:
+        right: Tokens that are the very same at the very same place.
+        total: Tokens that count.
+    """
+
+    right: int
+    total: int
+
+
+def score(
+    true: Sequence[int], found: Sequence[int], ignored: frozenset[int] = frozenset()
+) -> Score:
+    """Compare position by position; a token that was not found at all is wrong.
+
+    Args:
+        true: The secret.
+        found: What the attack says; may be shorter.
+        ignored: Tokens that do not count, because everybody knows where they stand.
+    """
+    counted = [number for number, token in enumerate(true) if token not in ignored]
+    right = sum(number < len(found) and found[number] == true[number] for number in counted)
+    return Score(right, len(counted))
+
+
+def estimate(scores: Sequence[Score], seed: int = 0) -> Estimate:
+    """The share over all texts, and its bootstrap interval over texts.
+
+    Args:
+        scores: One for each text; at least one token in all counts.
+        seed: Of the resampling.
+    """
+    right = np.array([one.right for one in scores], dtype=np.float64)
+    total = np.array([one.total for one in scores], dtype=np.float64)
+    chosen = np.random.default_rng(seed).integers(len(scores), size=(_RESAMPLED, len(scores)))
+    sums = total[chosen].sum(1)
+    shares = right[chosen].sum(1)[sums > 0] / sums[sums > 0]
+    low, high = np.quantile(shares, [0.025, 0.975])
+    return Estimate(float(right.sum() / total.sum()), float(low), float(high))
+
+
+def bleu(true: Sequence[str], found: Sequence[str]) -> float:
+    """BLEU-4 of all texts together, 0 to 100 (Papineni et al. 2002, as sacrebleu computes it)."""
+    return float(sacrebleu.corpus_bleu(list(found), [list(true)], force=True).score)

@@ -1,0 +1,263 @@
+"""The attacks on one setting, each giving a :class:`Finding`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from audit.attacks.inverter import InverterSettings, Pairs, take_positions, train_inverter
+from audit.attacks.open_weights import guess_from_length, nearest_embedding, public_tail, replay
+from audit.attacks.search import Likelihood, SearchSettings, search
+from audit.capture import Tap, Victim
+from audit.costs import device_logits
+from audit.results import Adversary, Finding, SettingRecord, Target
+from audit.scores import bleu, estimate, score
+from audit.texts import Reader
+from lambda_split.partition.whole import WholeModel
+from lambda_split.wire.frames import Codec
+
+__all__ = ["AttackedSetting", "known_pairs"]
+
+# How far a codec's rounding can take a state away, as a share of its length; a few times what it
+# is on average, and far below the distance between two tokens.
+_ROUNDING = {Codec.FP32: 2.0**-16, Codec.FP16: 2.0**-10, Codec.BF16: 2.0**-7}
+
+
+@dataclass(frozen=True, eq=False)
+class AttackedSetting:
+    """One setting: the victim, what was captured, and what the attackers have.
+
+    Attributes:
+        record: Its description.
+        victim: The device and its trunk.
+        taps: What was captured, one for each text.
+        public: The public model.
+        reader: The tokenizer.
+    """
+
+    record: SettingRecord
+    victim: Victim
+    taps: tuple[Tap, ...]
+    public: WholeModel
+    reader: Reader
+
+    @property
+    def _head_layers(self) -> int:
+        return self.victim.setting.split.head_layers
+
+    @property
+    def _tail_layers(self) -> int:
+        return self.victim.setting.split.tail_layers
+
+    def guess(self) -> Finding:
+        """Who sees sizes and times only, and writes what is likely."""
+        return self._prompts(
+            "tls-tapper",
+            "guess from the number of tokens",
+            lambda tap: guess_from_length(
+                self.public, len(tap.prompt_ids), self._known(tap), beams=1
+            ),
+        )
+
+    def nearest(self) -> Finding:
+        """The nearest embedding to each state."""
+        return self._prompts(
+            "open-weights",
+            "nearest embedding",
+            lambda tap: nearest_embedding(self.public, tap.up[: len(tap.prompt_ids)]),
+        )
+
+    def search(self, beams: int = 1) -> Finding:
+        """The vocabulary search through the public head; with the noise's likelihood, if any."""
+        defence = self.victim.setting.defence
+        likelihood = _likelihood(self.victim)
+        if defence.kind == "permutation":
+            settings = SearchSettings(
+                rounding=_ROUNDING[self.victim.setting.codec], sorted_channels=True
+            )
+        elif likelihood is not None:
+            settings = SearchSettings(beams=beams, prior=True, likelihood=likelihood)
+        else:
+            settings = SearchSettings(rounding=_ROUNDING[self.victim.setting.codec])
+        name = "vocabulary search" if likelihood is None else "vocabulary search with prior"
+        return self._prompts(
+            "open-weights",
+            name,
+            lambda tap: search(
+                self.public,
+                self._head_layers,
+                tap.up[: len(tap.prompt_ids)],
+                self._known(tap),
+                settings,
+            ),
+        )
+
+    def search_download(self) -> Finding:
+        """The vocabulary search on what came back: head and trunk together are a deeper head."""
+        depth = self.public.layer_count - self._tail_layers
+        settings = SearchSettings(rounding=_ROUNDING[self.victim.setting.codec])
+        return self._prompts(
+            "open-weights",
+            "vocabulary search on the download",
+            lambda tap: search(
+                self.public, depth, tap.down[: len(tap.prompt_ids)], self._known(tap), settings
+            ),
+        )
+
+    def public_tail(self) -> Finding:
+        """The public tail, run on the download."""
+        return self._replies(
+            "open-weights",
+            "public tail",
+            lambda tap: public_tail(self.public, self._tail_layers, tap.down),
+        )
+
+    def replay(self) -> Finding:
+        """The upload, put through all remaining layers."""
+        return self._replies(
+            "open-weights", "replay", lambda tap: replay(self.public, self._head_layers, tap.up)
+        )
+
+    def prompt_inverter(
+        self,
+        known: Pairs,
+        settings: InverterSettings,
+        *,
+        pairs_from: str = "",
+        adversary: Adversary = "trunk-only",
+        progress: Callable[[], None] = lambda: None,
+    ) -> Finding:
+        """An inverter of the upload, trained on known text."""
+        begin = time.perf_counter()
+        inverter = train_inverter(known, self.public.vocab_size, settings, progress)
+        trained = time.perf_counter() - begin
+        return self._prompts(
+            adversary,
+            f"learned inverter ({settings.kind}{pairs_from})",
+            lambda tap: inverter.tokens(tap.up[: len(tap.prompt_ids)]),
+            seconds=trained,
+            known=sum(map(len, known.token_ids)),
+        )
+
+    def reply_inverter(
+        self,
+        known: Pairs,
+        settings: InverterSettings,
+        *,
+        progress: Callable[[], None] = lambda: None,
+    ) -> Finding:
+        """An inverter of the download, trained on known replies."""
+        begin = time.perf_counter()
+        inverter = train_inverter(known, self.public.vocab_size, settings, progress)
+        trained = time.perf_counter() - begin
+        return self._replies(
+            "trunk-only",
+            f"learned inverter of the download ({settings.kind})",
+            lambda tap: inverter.tokens(tap.down),
+            seconds=trained,
+            known=sum(map(len, known.token_ids)),
+        )
+
+    def _known(self, tap: Tap) -> tuple[int, ...]:
+        """Everybody knows the start token."""
+        start = self.reader.start
+        return start if tap.prompt_ids[: len(start)] == start else ()
+
+    def _prompts(
+        self,
+        adversary: Adversary,
+        attack: str,
+        find: Callable[[Tap], Sequence[int]],
+        *,
+        seconds: float = 0.0,
+        known: int = 0,
+    ) -> Finding:
+        begin = time.perf_counter()
+        pairs = [(tap.prompt_ids, tuple(find(tap))) for tap in self.taps]
+        took = seconds + time.perf_counter() - begin
+        return self._finding(adversary, attack, "prompt", pairs, seconds=took, known=known)
+
+    def _replies(
+        self,
+        adversary: Adversary,
+        attack: str,
+        find: Callable[[Tap], Sequence[int]],
+        *,
+        seconds: float = 0.0,
+        known: int = 0,
+    ) -> Finding:
+        begin = time.perf_counter()
+        # Row P - 1 decides the reply's first token.
+        pairs = [(tap.reply_ids, tuple(find(tap))[len(tap.prompt_ids) - 1 :]) for tap in self.taps]
+        took = seconds + time.perf_counter() - begin
+        return self._finding(adversary, attack, "reply", pairs, seconds=took, known=known)
+
+    def _finding(
+        self,
+        adversary: Adversary,
+        attack: str,
+        target: Target,
+        pairs: Sequence[tuple[Sequence[int], Sequence[int]]],
+        *,
+        seconds: float,
+        known: int,
+    ) -> Finding:
+        scores = [score(true, found, self.reader.special_ids) for true, found in pairs]
+        texts = [(self.reader.decode(true), self.reader.decode(found)) for true, found in pairs]
+        return Finding(
+            setting=self.record,
+            adversary=adversary,
+            attack=attack,
+            target=target,
+            recovered=estimate(scores),
+            bleu=bleu([true for true, _ in texts], [found for _, found in texts]),
+            tokens=sum(one.total for one in scores),
+            texts=len(scores),
+            seconds=seconds,
+            known_positions=known,
+            example=texts[0],
+        )
+
+
+def _likelihood(victim: Victim) -> Likelihood | None:
+    """Log-likelihood of a squared distance under the victim's noise, which attackers know."""
+    scale, kind = victim.scale, victim.setting.defence.kind
+    if scale == 0.0:
+        return None
+    if kind == "gaussian":
+        return lambda squared: -squared / (2 * scale**2)
+    return lambda squared: -squared.sqrt() / scale
+
+
+@torch.inference_mode()
+def known_pairs(
+    victim: Victim, texts: Sequence[Sequence[int]], positions: int
+) -> tuple[Pairs, Pairs]:
+    """What crosses for known text, and the tokens that belong to it.
+
+    Args:
+        victim: The device that the known text went through.
+        texts: The known text.
+        positions: How many positions of it.
+
+    Returns:
+        Pairs for the upload (a position's token), and for the download (the token that the tail
+        makes of a position).
+    """
+    up, down, token_ids, replies = [], [], [], []
+    seen = 0
+    for number, ids in enumerate(texts):
+        if seen >= positions:
+            break
+        # Beyond the numbers of the attacked texts: noise of its own.
+        sent, answered, logits = device_logits(victim, ids, 1_000_000 + number)
+        up.append(sent)
+        down.append(answered)
+        token_ids.append(tuple(ids))
+        replies.append(tuple(logits.argmax(-1).tolist()))
+        seen += len(ids)
+    both = Pairs(tuple(up), tuple(token_ids)), Pairs(tuple(down), tuple(replies))
+    return take_positions(both[0], positions), take_positions(both[1], positions)
