@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,15 +39,18 @@ from lambda_split.bundle import (
     KVGeometry,
     Manifest,
     ModelSource,
+    SplitGraphs,
     Verification,
     describe_files,
     load_bundle,
     write_manifest,
 )
 from lambda_split.partition import Checkpoint, load_head, load_tail, open_checkpoint
+from lambda_split.split import Split
 
 __all__ = ["export_checkpoint"]
 
+Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
 
@@ -55,17 +60,48 @@ class _Plan:
 
     checkpoint: Checkpoint
     settings: ExportSettings
+    splits: tuple[Split, ...]
     attention: GraphAttention
     positions: int
     folder: Path
     out: Path
     progress: Progress
 
-    def kv(self, layers: range) -> tuple[KVGeometry, ...]:
+    @property
+    def head_depths(self) -> tuple[int, ...]:
+        """Layers of each head, each once, the first split's first."""
+        return tuple(dict.fromkeys(split.head_layers for split in self.splits))
+
+    @property
+    def tail_depths(self) -> tuple[int, ...]:
+        """As :attr:`head_depths`."""
+        return tuple(dict.fromkeys(split.tail_layers for split in self.splits))
+
+    def name(self, part: Literal["head", "tail"], depth: int) -> str:
+        """A graph's name: the first split's are ``head`` and ``tail``, others tell their layers."""
+        first, *_ = self.head_depths if part == "head" else self.tail_depths
+        return part if depth == first else f"{part}-{depth}"
+
+    def kv(self, layers: int) -> tuple[KVGeometry, ...]:
+        """The caches of that many layers."""
         checkpoint = self.checkpoint
-        return tuple(
-            KVGeometry(heads=checkpoint.kv_heads, head_dim=checkpoint.head_dim) for _ in layers
-        )
+        return (KVGeometry(heads=checkpoint.kv_heads, head_dim=checkpoint.head_dim),) * layers
+
+
+@dataclass(frozen=True)
+class _ExportedHead:
+    """A written head, and what PyTorch's computes."""
+
+    graph: Graph
+    reference: HeadReference
+
+
+@dataclass(frozen=True)
+class _ExportedTail:
+    """A written tail, and what PyTorch's computes from the head of each split that has it."""
+
+    graph: Graph
+    references: dict[Split, TailReference]
 
 
 def export_checkpoint(
@@ -73,7 +109,7 @@ def export_checkpoint(
 ) -> Manifest:
     """Write a bundle; arguments and errors as :func:`export.export_bundle`."""
     checkpoint = open_checkpoint(model, revision=settings.revision, lora=settings.lora)
-    settings.split.check(checkpoint.layer_count)
+    splits = settings.splits(checkpoint.layer_count)
     positions = settings.positions(checkpoint.max_positions)
     geometry = KVGeometry(heads=checkpoint.kv_heads, head_dim=checkpoint.head_dim)
     attention = choose_attention(settings.attention, (geometry,))
@@ -81,7 +117,9 @@ def export_checkpoint(
     target = Path(out).expanduser().absolute()
     try:
         with staged_folder(target, overwrite=settings.overwrite) as folder:
-            plan = _Plan(checkpoint, settings, attention, positions, folder, target, progress)
+            plan = _Plan(
+                checkpoint, settings, splits, attention, positions, folder, target, progress
+            )
             return _write_bundle(plan)
     finally:
         progress.close()
@@ -97,13 +135,13 @@ def _write_bundle(plan: _Plan) -> Manifest:
         write_text_files(text, plan.folder)
         weight_file = WeightFile(plan.folder)
     with weight_file:
-        head, head_reference = _export_head(plan, weight_file, token_ids)
-        gc.collect()  # traced programs refer to themselves; the tail needs the head's memory
-        tail, tail_reference = _export_tail(plan, weight_file, head_reference)
+        heads = _export_heads(plan, weight_file, token_ids)
+        gc.collect()  # traced programs refer to themselves; the tails need the heads' memory
+        tails = _export_tails(plan, weight_file, heads)
         gc.collect()
         with writing(plan.out):
             weight_file.finish()
-    verification = _verify(plan, head, head_reference, tail, tail_reference)
+    verifications = _verify(plan, heads, tails)
     source = _source(plan)
     with writing(plan.out):
         manifest = Manifest(
@@ -111,16 +149,20 @@ def _write_bundle(plan: _Plan) -> Manifest:
             kind="causal-lm",
             producer=f"lambda-split {__version__}",
             model=source,
-            split=plan.settings.split,
+            split=plan.splits[0],
             geometry=Geometry(
                 hidden_size=plan.checkpoint.hidden_size,
                 layer_count=plan.checkpoint.layer_count,
                 vocab_size=plan.checkpoint.vocab_size,
                 max_positions=plan.positions,
             ),
-            graphs={"head": head, "tail": tail},
+            graphs={
+                **{plan.name("head", depth): one.graph for depth, one in heads.items()},
+                **{plan.name("tail", depth): one.graph for depth, one in tails.items()},
+            },
             text=text.settings,
-            verification=verification,
+            verification=verifications[0],
+            splits=_choices(plan, verifications),
             files=describe_files(plan.folder, sorted(p.name for p in plan.folder.iterdir())),
         )
         write_manifest(plan.folder, manifest)
@@ -129,40 +171,79 @@ def _write_bundle(plan: _Plan) -> Manifest:
     return load_bundle(plan.folder, check_contents=False).manifest
 
 
-def _export_head(
+def _choices(plan: _Plan, verifications: Sequence[Verification]) -> tuple[SplitGraphs, ...]:
+    if len(plan.splits) == 1:
+        return ()
+    return tuple(
+        SplitGraphs(
+            split=split,
+            head=plan.name("head", split.head_layers),
+            tail=plan.name("tail", split.tail_layers),
+            verification=found,
+        )
+        for split, found in zip(plan.splits, verifications, strict=True)
+    )
+
+
+def _export_heads(
     plan: _Plan, weight_file: WeightFile, token_ids: Ints
-) -> tuple[Graph, HeadReference]:
-    """Load, compute the reference, pack, trace, write; what was loaded is released on return."""
-    split, weights = plan.settings.split, plan.settings.weights
-    plan.progress.stage("loading the head", 2)
-    head = load_head(plan.checkpoint, split)
+) -> dict[int, _ExportedHead]:
+    """Load, compute references, pack, trace, write; what was loaded is released on return.
+
+    Only the deepest head is loaded, and its weights are packed once: the others are parts of it.
+    """
+    depths = plan.head_depths
+    plan.progress.stage("loading the head", 1 + len(depths))
+    deepest = load_head(plan.checkpoint, Split(max(depths), 0))
     plan.progress.advance()
-    reference = reference_head(head, token_ids)
-    plan.progress.advance()
-    replace_weights(head, weights, token_embedding=head.embedding, progress=plan.progress)
-    kv = plan.kv(split.head())
-    plan.progress.stage("tracing the head", 1)
-    traced = trace_head(head, plan.attention, kv)
-    plan.progress.advance()
-    return _write(plan, weight_file, "head.onnx", traced, kv), reference
+    references: dict[int, HeadReference] = {}
+    for depth in depths:
+        references[depth] = reference_head(deepest.shallower(range(depth)), token_ids)
+        plan.progress.advance()
+    weights = plan.settings.weights
+    replace_weights(deepest, weights, token_embedding=deepest.embedding, progress=plan.progress)
+    plan.progress.stage("tracing the head", len(depths))
+    exported: dict[int, _ExportedHead] = {}
+    for depth in depths:
+        kv = plan.kv(depth)
+        traced = trace_head(deepest.shallower(range(depth)), plan.attention, kv)
+        graph = _write(plan, weight_file, plan.name("head", depth), traced, kv)
+        exported[depth] = _ExportedHead(graph, references[depth])
+        plan.progress.advance()
+    return exported
 
 
-def _export_tail(
-    plan: _Plan, weight_file: WeightFile, head: HeadReference
-) -> tuple[Graph, TailReference]:
-    """As :func:`_export_head`."""
-    checkpoint, split = plan.checkpoint, plan.settings.split
-    plan.progress.stage("loading the tail", 2)
-    tail = load_tail(checkpoint, split)
+def _export_tails(
+    plan: _Plan, weight_file: WeightFile, heads: dict[int, _ExportedHead]
+) -> dict[int, _ExportedTail]:
+    """As :func:`_export_heads`."""
+    checkpoint, depths = plan.checkpoint, plan.tail_depths
+
+    def layers(depth: int) -> range:
+        return Split(0, depth).tail(checkpoint.layer_count)
+
+    plan.progress.stage("loading the tail", 1 + len(plan.splits))
+    deepest = load_tail(checkpoint, Split(0, max(depths)))
     plan.progress.advance()
-    reference = reference_tail(tail, head.hidden, checkpoint.vocab_size)
-    plan.progress.advance()
-    replace_weights(tail, plan.settings.weights, token_embedding=None, progress=plan.progress)
-    kv = plan.kv(split.tail(checkpoint.layer_count))
-    plan.progress.stage("tracing the tail", 1)
-    traced = trace_tail(tail, plan.attention, kv, checkpoint.hidden_size)
-    plan.progress.advance()
-    return _write(plan, weight_file, "tail.onnx", traced, kv), reference
+    references: dict[Split, TailReference] = {}
+    for split in plan.splits:
+        tail = deepest.shallower(layers(split.tail_layers))
+        hidden = heads[split.head_layers].reference.hidden
+        references[split] = reference_tail(tail, hidden, checkpoint.vocab_size)
+        del tail  # it holds the weights that are replaced next
+        plan.progress.advance()
+    replace_weights(deepest, plan.settings.weights, token_embedding=None, progress=plan.progress)
+    plan.progress.stage("tracing the tail", len(depths))
+    exported: dict[int, _ExportedTail] = {}
+    for depth in depths:
+        kv = plan.kv(depth)
+        tail = deepest.shallower(layers(depth))
+        traced = trace_tail(tail, plan.attention, kv, checkpoint.hidden_size)
+        graph = _write(plan, weight_file, plan.name("tail", depth), traced, kv)
+        used = {split: found for split, found in references.items() if split.tail_layers == depth}
+        exported[depth] = _ExportedTail(graph, used)
+        plan.progress.advance()
+    return exported
 
 
 def _write(
@@ -172,10 +253,11 @@ def _write(
     traced: TracedGraph,
     kv: tuple[KVGeometry, ...],
 ) -> Graph:
+    file = f"{name}.onnx"
     with writing(plan.out):
-        write_graph(traced.model, plan.folder / name, weight_file)
+        write_graph(traced.model, plan.folder / file, weight_file)
     return Graph(
-        file=name,
+        file=file,
         weights=plan.settings.weights,
         attention=plan.attention,
         kv=kv,
@@ -185,18 +267,23 @@ def _write(
 
 
 def _verify(
-    plan: _Plan,
-    head: Graph,
-    head_reference: HeadReference,
-    tail: Graph,
-    tail_reference: TailReference,
-) -> Verification:
-    plan.progress.stage("verifying", 2)
-    hidden = run_head(plan.folder / head.file, head, head_reference)
-    plan.progress.advance()
-    logits = run_tail(plan.folder / tail.file, tail, tail_reference)
-    plan.progress.advance()
-    return compare(head_reference, hidden, tail_reference, logits, plan.settings.weights)
+    plan: _Plan, heads: dict[int, _ExportedHead], tails: dict[int, _ExportedTail]
+) -> list[Verification]:
+    """Compare each split with PyTorch, in the splits' order."""
+    plan.progress.stage("verifying", len(heads) + len(plan.splits))
+    hidden: dict[int, Floats] = {}
+    for depth, head in heads.items():
+        hidden[depth] = run_head(plan.folder / head.graph.file, head.graph, head.reference)
+        plan.progress.advance()
+    found: list[Verification] = []
+    for split in plan.splits:
+        head, tail = heads[split.head_layers], tails[split.tail_layers]
+        reference = tail.references[split]
+        logits = run_tail(plan.folder / tail.graph.file, tail.graph, reference)
+        states = hidden[split.head_layers]
+        found.append(compare(head.reference, states, reference, logits, plan.settings.weights))
+        plan.progress.advance()
+    return found
 
 
 def _source(plan: _Plan) -> ModelSource:
@@ -207,5 +294,13 @@ def _source(plan: _Plan) -> ModelSource:
         family=checkpoint.family,
         lora=checkpoint.lora,
         fingerprint=checkpoint.fingerprint,
-        witnesses=checkpoint.witnesses(plan.settings.split),
+        witnesses=checkpoint.witnesses(_witnessed(plan)),
     )
+
+
+def _witnessed(plan: _Plan) -> Split:
+    """The split whose trunk the witnesses are of: layers that the trunks of all splits have."""
+    common = Split(max(plan.head_depths), max(plan.tail_depths))
+    if common.head_layers + common.tail_layers < plan.checkpoint.layer_count:
+        return common
+    return plan.splits[0]  # there are none; a server compares those that it has

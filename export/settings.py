@@ -21,6 +21,7 @@ class ExportSettings:
 
     Attributes:
         split: How many layers the head and the tail keep; one each by default.
+        further_splits: More splits of the same bundle, for devices that draw one for each session.
         weights: How the weight matrices are stored; see ``export/weights.py``.
         attention: ``shared-kv`` writes into one preallocated cache (onnxruntime's
             GroupQueryAttention); ``concat-kv`` uses standard ONNX operators only; ``auto`` takes
@@ -38,6 +39,21 @@ class ExportSettings:
     revision: str | None = None
     max_positions: int | None = None
     overwrite: bool = False
+    further_splits: tuple[Split, ...] = ()
+
+    def splits(self, layer_count: int) -> tuple[Split, ...]:
+        """All splits of the bundle, given the model's layers; ``split`` is the first.
+
+        Raises:
+            SplitImpossible: one leaves the trunk no layer.
+            UsageError: one is given twice.
+        """
+        splits = (self.split, *self.further_splits)
+        for index, split in enumerate(splits):
+            split.check(layer_count)
+            if split in splits[:index]:
+                raise UsageError(f"the split {split} is given twice")
+        return splits
 
     def positions(self, model_positions: int) -> int:
         """The bundle's positions, given those of the model.

@@ -29,8 +29,16 @@ from lambda_split.bundle_files import (
     read_raw_manifest,
     write_manifest_file,
 )
+from lambda_split.bundle_graphs import (
+    Graph,
+    KVGeometry,
+    SplitGraphs,
+    Verification,
+    WeightFormat,
+    check_splits,
+)
 from lambda_split.digests import Digest, Witnesses
-from lambda_split.errors import BundleFileMissing, ManifestInvalid
+from lambda_split.errors import BundleFileMissing, ManifestInvalid, UsageError
 from lambda_split.split import Split
 
 __all__ = [
@@ -41,17 +49,19 @@ __all__ = [
     "GenerationDefaults",
     "Geometry",
     "Graph",
+    "KVGeometry",
     "Manifest",
     "ModelSource",
+    "SplitGraphs",
     "TextSettings",
     "Verification",
+    "WeightFormat",
     "describe_files",
     "load_bundle",
     "write_manifest",
 ]
 
 _LARGEST_FLOAT = sys.float_info.max  # a bound that infinity is beyond
-WeightFormat = Literal["fp32", "fp16", "int8", "int4"]
 
 
 class ModelSource(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,39 +102,6 @@ class Geometry(msgspec.Struct, frozen=True, kw_only=True):
     max_positions: Size
 
 
-class KVGeometry(msgspec.Struct, frozen=True, kw_only=True):
-    """One layer's key-value cache: arrays of (1, heads, positions, head_dim)."""
-
-    heads: Size
-    head_dim: Size
-
-
-class Graph(msgspec.Struct, frozen=True, kw_only=True):
-    """One ONNX graph and how to feed it.
-
-    Attributes:
-        file: The ``.onnx`` file, relative to the bundle.
-        weights: The format its weights are stored in.
-        attention: ``shared-kv``: past and present are the same preallocated buffer of any capacity
-            (GroupQueryAttention); ``concat-kv``: the graph returns past with the new positions
-            appended.
-        kv: The cache of each of its layers, in order; empty where it has no layers.
-        inputs: Role to the graph's input name. Roles: ``token_ids`` int64 (1, T), ``hidden``
-            float32 (1, T, W), ``start`` int64 (1,) the first position of this call,
-            ``logit_positions`` int64 (N,) the rows of this call whose logits are wanted,
-            ``past.<i>.key`` and ``past.<i>.value`` float32 (1, heads, capacity, head_dim).
-        outputs: Role to output name: ``hidden`` float32 (1, T, W), ``logits`` float32 (1, N, V),
-            ``present.<i>.key`` and ``present.<i>.value``.
-    """
-
-    file: str
-    weights: WeightFormat
-    attention: Literal["shared-kv", "concat-kv"]
-    kv: tuple[KVGeometry, ...]
-    inputs: dict[str, str]
-    outputs: dict[str, str]
-
-
 class GenerationDefaults(msgspec.Struct, frozen=True, kw_only=True):
     """The sampling settings that the checkpoint's authors chose; temperature 0 is greedy.
 
@@ -157,28 +134,13 @@ class TextSettings(msgspec.Struct, frozen=True, kw_only=True):
     generation: GenerationDefaults = GenerationDefaults()
 
 
-class Verification(msgspec.Struct, frozen=True, kw_only=True):
-    """How far the exported graphs are from PyTorch, measured at export.
-
-    Attributes:
-        tokens: Positions that were compared.
-        head_max_error: Largest absolute difference of the head's hidden states.
-        head_relative_error: Root-mean-square difference over root-mean-square value.
-        logits_max_error: Largest absolute difference of the tail's logits.
-        kl_divergence: Mean KL(PyTorch ‖ ONNX) of the next-token distributions, in nats.
-        top1_agreement: Share of positions whose most likely token is the same.
-    """
-
-    tokens: Count
-    head_max_error: float
-    head_relative_error: float
-    logits_max_error: float
-    kl_divergence: float
-    top1_agreement: float
-
-
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """All that ``manifest.json`` says."""
+    """All that ``manifest.json`` says.
+
+    ``split``, the graphs ``head`` and ``tail`` and ``verification`` are of one split. Where a
+    device may choose, ``splits`` names the graphs of each, that one among them: a runtime that
+    does not know this field uses ``split``.
+    """
 
     schema: int
     kind: Literal["causal-lm"]
@@ -189,7 +151,33 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     graphs: dict[str, Graph]
     text: TextSettings | None = None
     verification: Verification | None = None
+    splits: tuple[SplitGraphs, ...] = ()
     files: dict[str, FileEntry]
+
+    @property
+    def choices(self) -> tuple[Split, ...]:
+        """The splits that a device may run; at least one."""
+        return tuple(one.split for one in self.splits) or (self.split,)
+
+    def at(self, split: Split) -> Manifest:
+        """The manifest as if this were its only split.
+
+        Raises:
+            UsageError: the bundle has no such split.
+        """
+        if split not in self.choices:
+            listed = " and ".join(map(str, self.choices))
+            raise UsageError(f"the bundle has no split {split}, it has {listed}")
+        chosen = next((one for one in self.splits if one.split == split), None)
+        if chosen is None:
+            return self
+        return msgspec.structs.replace(
+            self,
+            split=split,
+            graphs={"head": self.graphs[chosen.head], "tail": self.graphs[chosen.tail]},
+            verification=chosen.verification,
+            splits=(),
+        )
 
 
 class Bundle(msgspec.Struct, frozen=True):
@@ -207,6 +195,14 @@ class Bundle(msgspec.Struct, frozen=True):
         if name not in self.manifest.files:
             raise BundleFileMissing(name)
         return self.path / name
+
+    def at(self, split: Split) -> Bundle:
+        """The bundle as if this were its only split.
+
+        Raises:
+            UsageError: it has no such split.
+        """
+        return Bundle(self.path, self.manifest.at(split))
 
 
 def _parse(raw: RawManifest) -> Manifest:
@@ -234,6 +230,7 @@ def _check_manifest(path: pathlib.Path, manifest: Manifest) -> None:
     layers = split.head_layers + split.tail_layers
     if min(split.head_layers, split.tail_layers) < 0 or layers >= manifest.geometry.layer_count:
         raise ManifestInvalid(str(path), "the split does not fit the layer count")
+    check_splits(path, manifest.split, manifest.splits, manifest.graphs, manifest.geometry.layer_count)
 
 
 def load_bundle(folder: str | os.PathLike[str], *, check_contents: bool = True) -> Bundle:

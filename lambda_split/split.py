@@ -20,6 +20,10 @@ class Split(msgspec.Struct, frozen=True):
     head_layers: int = 1
     tail_layers: int = 1
 
+    def __str__(self) -> str:
+        """As on the command line: ``1,1``."""
+        return f"{self.head_layers},{self.tail_layers}"
+
     def check(self, layer_count: int) -> None:
         """Raise :class:`SplitImpossible` unless the trunk keeps at least one layer."""
         if (

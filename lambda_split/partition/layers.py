@@ -49,6 +49,31 @@ class LayerStack(nn.Module):
         """The sliding window of those layers that have one (a model has one size), or None."""
         return next((window for window in self.windows if window is not None), None)
 
+    def part(self, layers: range) -> LayerStack:
+        """A stack of some of the layers: the same modules, so that no weight is held twice.
+
+        Args:
+            layers: A sub-range of the layers held; may be empty.
+
+        Raises:
+            UsageError: ``layers`` are not all held.
+        """
+        indices = self._indices(layers)
+        return LayerStack(
+            self.config,
+            layers,
+            [self.layers[index] for index in indices],
+            self.rotary if len(layers) > 0 else None,
+            tuple(self.windows[index] for index in indices),
+            rotary_by_layer_type=self._rotary_by_layer_type,
+        )
+
+    def _indices(self, wanted: range) -> range:
+        first = wanted.start - self.numbers.start
+        if wanted.step != 1 or first < 0 or first + len(wanted) > len(self.numbers):
+            raise UsageError(f"layers {wanted} were asked for, {self.numbers} are loaded")
+        return range(first, first + len(wanted))
+
     def forward(
         self,
         hidden: torch.Tensor,
@@ -74,13 +99,9 @@ class LayerStack(nn.Module):
         Raises:
             UsageError: ``layers`` are not all held.
         """
-        wanted = self.numbers if layers is None else layers
-        first = wanted.start - self.numbers.start
-        if wanted.step != 1 or first < 0 or first + len(wanted) > len(self.numbers):
-            raise UsageError(f"layers {wanted} were asked for, {self.numbers} are loaded")
-        if len(wanted) == 0:
+        indices = self._indices(self.numbers if layers is None else layers)
+        if len(indices) == 0:
             return hidden
-        indices = range(first, first + len(wanted))
         kinds = {self.windows[index] is not None for index in indices}
         arguments = self._position_arguments(hidden, positions, kinds)
         for index in indices:

@@ -30,6 +30,14 @@ class Head(nn.Module):
         self.position_embedding = position_embedding
         self.stack = stack
 
+    def shallower(self, layers: range) -> Head:
+        """The head of fewer layers, made of this one's modules.
+
+        Raises:
+            UsageError: ``layers`` are not all held.
+        """
+        return Head(self.embedding, self.position_embedding, self.stack.part(layers))
+
     def forward(
         self,
         token_ids: torch.Tensor,
@@ -98,6 +106,14 @@ class Tail(nn.Module):
         self.norm = norm
         self.lm_head = lm_head
         self.logit_cap = logit_cap
+
+    def shallower(self, layers: range) -> Tail:
+        """The tail of fewer layers, made of this one's modules.
+
+        Raises:
+            UsageError: ``layers`` are not all held.
+        """
+        return Tail(self.stack.part(layers), self.norm, self.lm_head, self.logit_cap)
 
     def forward(
         self,
