@@ -13,6 +13,7 @@ import numpy.typing as npt
 from edge_runtime.closing import Closing
 from edge_runtime.connection import Endpoint
 from edge_runtime.context import Context
+from edge_runtime.drawing import draw_split
 from edge_runtime.graphs import RuntimeSettings, load_head, load_tail
 from edge_runtime.prompt import Prompt, PromptEncoder, load_prompt_encoder
 from edge_runtime.replay import ReplayingTrunk
@@ -23,6 +24,7 @@ from edge_runtime.stopping import StopMatcher
 from edge_runtime.stream import GenerationResult, TextStream
 from lambda_split.bundle import Bundle, TextSettings, load_bundle
 from lambda_split.errors import ManifestInvalid, PromptTooLong, UsageError
+from lambda_split.split import Split
 from lambda_split.wire.frames import Codec
 
 __all__ = ["TextGenerator"]
@@ -52,10 +54,13 @@ class TextGenerator(Closing):
         context: Context,
         trunk: ReplayingTrunk,
         meter: Meter,
+        *,
+        split: Split,
     ) -> None:
         """Use :meth:`open`, which builds these."""
         text = _text_settings(bundle)
         self._bundle = bundle
+        self._split = split
         self._prompts = prompts
         self._context = context
         self._trunk = trunk
@@ -79,6 +84,7 @@ class TextGenerator(Closing):
         token: str | None = None,
         ca_file: str | os.PathLike[str] | None = None,
         codec: str = "fp16",
+        split: Split | None = None,
         max_positions: int | None = None,
         chunk_tokens: int = DEFAULT_CHUNK_TOKENS,
         runtime: RuntimeSettings | None = None,
@@ -92,6 +98,8 @@ class TextGenerator(Closing):
             token: Bearer token, where the server wants one.
             ca_file: PEM file with issuers to trust beside the system's, for a private certificate.
             codec: ``fp16``, ``bf16`` or ``fp32``: how hidden states cross the wire.
+            split: Which of the bundle's splits to run. Where it has several and this is None, one
+                is drawn from the system's random source; it stays as long as the session does.
             max_positions: Tokens that the conversation may grow to; at most the model's own.
             chunk_tokens: Prompts go in pieces of at most that many tokens.
             runtime: Threads and memory settings of onnxruntime.
@@ -100,7 +108,7 @@ class TextGenerator(Closing):
 
         Raises:
             BundleError: the bundle is missing, altered or malformed.
-            UsageError: a setting makes no sense.
+            UsageError: a setting makes no sense, or the bundle has no such split.
             LinkError: the server cannot be reached.
             TlsError: its certificate is not to be trusted, or only one side speaks TLS.
             CapacityRefused: the server is full; ``retry_after_s`` says when to try again. (Only a
@@ -121,12 +129,13 @@ class TextGenerator(Closing):
         positions = _whole("max_positions", positions)
         if positions > limit:
             raise UsageError(f"max_positions must be between 1 and the model's {limit}")
+        chosen = loaded.at(draw_split(loaded.manifest.choices) if split is None else split)
         settings = RuntimeSettings() if runtime is None else runtime
         policy = RetryPolicy() if retry is None else retry
         meter = Meter()
         trunk = ReplayingTrunk(
             Endpoint(url, token, policy.connect_timeout_s, policy.reply_timeout_s, ca_file),
-            loaded.manifest,
+            chosen.manifest,
             meter,
             codec=wanted,
             max_positions=positions,
@@ -134,8 +143,8 @@ class TextGenerator(Closing):
             retry=policy,
         )
         prompts = load_prompt_encoder(loaded, text)
-        context = Context(load_head(loaded, settings), load_tail(loaded, settings), trunk, meter)
-        generator = cls(loaded, prompts, context, trunk, meter)
+        context = Context(load_head(chosen, settings), load_tail(chosen, settings), trunk, meter)
+        generator = cls(loaded, prompts, context, trunk, meter, split=chosen.manifest.split)
         # Last, so that whatever else is wrong takes no place on the server.
         trunk.connect()
         return generator
@@ -148,6 +157,11 @@ class TextGenerator(Closing):
     def bundle(self) -> Bundle:
         """The bundle that is running."""
         return self._bundle
+
+    @property
+    def split(self) -> Split:
+        """Where this session's model is cut: the bundle's split, or the one that was drawn."""
+        return self._split
 
     def tokenize(self, prompt: Prompt) -> list[int]:
         """The tokens of a prompt.

@@ -13,6 +13,7 @@ Examples:
   lambda-split export demo-image --out pictures --split deep
   lambda-split export meta-llama/Llama-3.2-1B-Instruct --out bundle --weights int8
   lambda-split export ./my-model --out bundle --head-layers 4 --tail-layers 4 --lora ./adapter
+  lambda-split export ./my-model --out bundle --split 1,1 --split 2,2 --split 4,3
 
 Then serve the trunk of the same model (with the same adapters): 'lambda-split serve MODEL'.
 """
@@ -20,9 +21,8 @@ Then serve the trunk of the same model (with the same adapters): 'lambda-split s
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import get_args
 
@@ -38,18 +38,18 @@ from export import (
 )
 from export.images.settings import DEFAULT_CALIBRATION_STEPS, DEFAULT_IMAGE_WEIGHTS
 from export.settings import AttentionChoice
-from lambda_split.arguments import non_negative, positive
-from lambda_split.bundle import Manifest, WeightFormat
+from export.summary import image_summary, serve_command, text_next_step, text_summary
+from lambda_split.arguments import non_negative, positive, split_pair
+from lambda_split.bundle import WeightFormat
 from lambda_split.errors import UsageError
-from lambda_split.image_bundle import ImageManifest, ImageSplit, ImageWeights
+from lambda_split.image_bundle import ImageSplit, ImageWeights
 from lambda_split.split import Split
 
 __all__ = ["add_arguments", "run"]
 
 # What says something about the other kind of model only, and its defaults.
-_TEXT_ONLY = {"head_layers": 1, "tail_layers": 1, "attention": "auto", "max_positions": None}
+_TEXT_ONLY = {"head_layers": None, "tail_layers": None, "attention": "auto", "max_positions": None}
 _PICTURES_ONLY = {
-    "split": "whole",
     "vae": "full",
     "calibrate_steps": DEFAULT_CALIBRATION_STEPS,
 }
@@ -70,17 +70,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--head-layers",
         metavar="N",
         type=non_negative,
-        default=1,
         help="decoder layers that the device runs before the trunk; 0 leaves it the embedding "
-        "alone (default: %(default)s)",
+        "alone (default: 1)",
     )
     parser.add_argument(
         "--tail-layers",
         metavar="N",
         type=non_negative,
-        default=1,
         help="decoder layers that the device runs after the trunk; 0 leaves it the norm and the "
-        "LM head (default: %(default)s)",
+        "LM head (default: 1)",
+    )
+    parser.add_argument(
+        "--split",
+        metavar="H,T|whole|deep",
+        type=_split,
+        action="append",
+        default=[],
+        help="for text: the same in one, H head and T tail layers; given several times, the bundle "
+        "holds each of these splits, with shared weights, and a device draws one for each session "
+        "(its runtime uses the first where it can't choose). For pictures: the trunk is the whole "
+        "UNet (the default), or (deep) the UNet without its first and last blocks, which the "
+        "device then runs in each step: latents and noise stay on it, more crosses the wire",
     )
     parser.add_argument(
         "--weights",
@@ -96,14 +106,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="shared-kv appends to one cache in place (onnxruntime's own operator); concat-kv uses "
         "standard ONNX operators, for other runtimes; auto takes shared-kv where it can "
         "(default: %(default)s)",
-    )
-    parser.add_argument(
-        "--split",
-        choices=get_args(ImageSplit),
-        default="whole",
-        help="for pictures: the trunk is the whole UNet, or (deep) the UNet without its first and "
-        "last blocks, which the device then runs in each step: latents and noise stay on it, more "
-        "crosses the wire (default: %(default)s)",
     )
     parser.add_argument(
         "--vae",
@@ -157,8 +159,10 @@ def run(args: argparse.Namespace) -> int:
         _refuse(args, _TEXT_ONLY, "a text-to-image pipeline")
         return _export_pictures(args, progress)
     _refuse(args, _PICTURES_ONLY, "a language model")
+    split, *further = _text_splits(args)
     settings = ExportSettings(
-        split=Split(args.head_layers, args.tail_layers),
+        split=split,
+        further_splits=tuple(further),
         weights=args.weights or ExportSettings.weights,
         attention=args.attention,
         lora=tuple(args.lora),
@@ -167,7 +171,7 @@ def run(args: argparse.Namespace) -> int:
         overwrite=args.overwrite,
     )
     manifest = export_bundle(args.model, args.out, settings, progress=progress)
-    sys.stdout.write(_summary(args.out, manifest) + _next_step(args.model, settings))
+    sys.stdout.write(text_summary(args.out, manifest) + text_next_step(args.model, settings))
     return 0
 
 
@@ -177,13 +181,41 @@ def _refuse(args: argparse.Namespace, options: Mapping[str, object], model: str)
             raise UsageError(f"--{name.replace('_', '-')} says nothing about {model}")
 
 
+def _split(text: str) -> Split | ImageSplit:
+    """An argparse type: of text or of pictures; which of them is meant shows with the model."""
+    named: tuple[ImageSplit, ...] = get_args(ImageSplit)
+    return next((name for name in named if name == text), None) or split_pair(text)
+
+
+def _text_splits(args: argparse.Namespace) -> list[Split]:
+    named = [split for split in args.split if not isinstance(split, Split)]
+    if named:
+        raise UsageError(f"--split {named[0]} says nothing about a language model, but H,T does")
+    layers = (args.head_layers, args.tail_layers)
+    if not args.split:
+        return [Split(*(1 if count is None else count for count in layers))]
+    if layers != (None, None):
+        raise UsageError("--split says what --head-layers and --tail-layers do: give one of both")
+    return list(args.split)
+
+
+def _picture_split(args: argparse.Namespace) -> ImageSplit:
+    match args.split:
+        case []:
+            return "whole"
+        case ["whole" | "deep" as split]:
+            return split
+        case _:
+            raise UsageError("--split of a text-to-image pipeline is one of whole and deep")
+
+
 def _export_pictures(args: argparse.Namespace, progress: Progress) -> int:
     weights = args.weights or DEFAULT_IMAGE_WEIGHTS
     if weights not in get_args(ImageWeights):
         formats = ", ".join(get_args(ImageWeights))
         raise UsageError(f"a text-to-image bundle has no {weights} weights, but {formats}")
     settings = ImageExportSettings(
-        split=args.split,
+        split=_picture_split(args),
         weights=weights,
         vae=args.vae,
         calibration_steps=args.calibrate_steps,
@@ -192,79 +224,6 @@ def _export_pictures(args: argparse.Namespace, progress: Progress) -> int:
         overwrite=args.overwrite,
     )
     manifest = export_image_bundle(args.model, args.out, settings, progress=progress)
-    command = _serve_command(args.model, settings.lora, settings.revision)
-    sys.stdout.write(_image_summary(args.out, manifest) + command)
+    command = serve_command(args.model, settings.lora, settings.revision)
+    sys.stdout.write(image_summary(args.out, manifest) + command)
     return 0
-
-
-def _summary(out: Path, manifest: Manifest) -> str:
-    size = sum(entry.size for entry in manifest.files.values()) / 1e6
-    split, layers = manifest.split, manifest.geometry.layer_count
-    facts = {
-        "model": ", with ".join([manifest.model.id, *manifest.model.lora]),
-        "size": f"{size:.1f} MB, {manifest.graphs['head'].weights} weights",
-        "layers": f"{split.head_layers} in the head, {split.tail_layers} in the tail, "
-        f"{len(split.trunk(layers))} for the trunk",
-        "positions": f"up to {manifest.geometry.max_positions}",
-    }
-    if (found := manifest.verification) is not None:
-        facts["verified"] = (
-            f"against PyTorch on {found.tokens} tokens: relative error of the head "
-            f"{found.head_relative_error:.2g}, KL divergence {found.kl_divergence:.2g} nats, same "
-            f"most likely token at {found.top1_agreement:.1%}"
-        )
-    return _lines(out, facts)
-
-
-def _image_summary(out: Path, manifest: ImageManifest) -> str:
-    size = sum(entry.size for entry in manifest.files.values()) / 1e6
-    weights = manifest.graphs[manifest.vae.graph].weights
-    latents = manifest.latents
-    facts = {
-        "model": ", with ".join([manifest.model.id, *manifest.model.lora]),
-        "size": f"{size:.1f} MB, {weights} weights",
-        "split": f"{manifest.split}: {_device_parts(manifest)} on the device",
-        "pictures": f"{latents.width} × {latents.height} unless told otherwise",
-    }
-    if (found := manifest.verification) is not None:
-        cosine = min(encoder.cosine for encoder in found.encoders.values())
-        facts["verified"] = (
-            f"against PyTorch on {found.prompts} prompts and {found.pictures} pictures: cosine of "
-            f"the encoders {cosine:.6f}, PSNR of the decoder {found.vae.psnr:.1f} dB"
-        )
-        if found.blocks is not None:
-            facts["verified"] += f", relative error of the noise {found.blocks.noise:.2g}"
-    return _lines(out, facts)
-
-
-def _device_parts(manifest: ImageManifest) -> str:
-    encoders, decoder = f"{len(manifest.encoders)} text encoders", f"a {manifest.vae.kind} decoder"
-    if manifest.blocks is None:
-        return f"{encoders} and {decoder}"
-    return f"{encoders}, the UNet's first and last blocks and {decoder}"
-
-
-def _lines(out: Path, facts: dict[str, str]) -> str:
-    lines = [f"wrote {out}", *(f"  {name:<10}{fact}" for name, fact in facts.items())]
-    return "\n".join(lines) + "\n"
-
-
-def _next_step(model: str, settings: ExportSettings) -> str:
-    layers = {
-        "--head-layers": settings.split.head_layers,
-        "--tail-layers": settings.split.tail_layers,
-    }
-    # 1 is serve's default
-    options = [text for name, count in layers.items() if count != 1 for text in (name, str(count))]
-    return _serve_command(model, settings.lora, settings.revision, options)
-
-
-def _serve_command(
-    model: str, lora: Sequence[str], revision: str | None, options: Sequence[str] = ()
-) -> str:
-    command = ["lambda-split", "serve", model, *options]
-    for adapter in lora:
-        command += ["--lora", adapter]
-    if revision is not None:
-        command += ["--revision", revision]
-    return f"serve its trunk with: {shlex.join(command)}\n"

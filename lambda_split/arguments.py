@@ -1,4 +1,4 @@
-"""What the command lines of all parts have in common: whole numbers, and files with a token."""
+"""What the command lines of all parts have in common: numbers, splits, and files with a token."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import pathlib
 import stat
 
 from lambda_split.errors import UsageError
+from lambda_split.split import Split
 
-__all__ = ["non_negative", "positive", "read_token_file"]
+__all__ = ["non_negative", "positive", "read_token_file", "split_pair"]
 
 _logger = logging.getLogger(__name__)
 _MAX_TOKEN_BYTES = 4096
@@ -24,6 +25,14 @@ def positive(text: str) -> int:
 def non_negative(text: str) -> int:
     """An argparse type: a whole number of at least 0."""
     return _at_least(0, text)
+
+
+def split_pair(text: str) -> Split:
+    """An argparse type: ``H,T``, layers of the head and of the tail."""
+    head, comma, tail = text.partition(",")
+    if not comma:
+        raise argparse.ArgumentTypeError(f"{text!r} is not two numbers of layers, like 1,1")
+    return Split(non_negative(head), non_negative(tail))
 
 
 def _at_least(lowest: int, text: str) -> int:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from edge_runtime.generator import TextGenerator
 from edge_runtime.graphs import RuntimeSettings
 from edge_runtime.sampling import SamplingSettings
-from lambda_split.arguments import non_negative, positive, read_token_file
+from lambda_split.arguments import non_negative, positive, read_token_file, split_pair
 
 __all__ = ["add_session_arguments", "open_generator", "sampling_settings"]
 
@@ -35,6 +35,13 @@ def add_session_arguments(parser: argparse.ArgumentParser) -> None:
         help="trust the issuers in this file (PEM), too: for a server with a private certificate",
     )
     device = parser.add_argument_group("device")
+    device.add_argument(
+        "--split",
+        type=split_pair,
+        metavar="H,T",
+        help="run this one of the bundle's splits: H head and T tail layers (default: of several "
+        "one is drawn at random)",
+    )
     device.add_argument(
         "--threads", type=positive, metavar="N", help="CPU threads for head and tail"
     )
@@ -69,6 +76,7 @@ def open_generator(args: argparse.Namespace) -> TextGenerator:
         token=None if args.token_file is None else read_token_file(args.token_file),
         ca_file=args.ca_file,
         codec=args.codec,
+        split=args.split,
         max_positions=args.max_positions,
         runtime=RuntimeSettings(threads=args.threads),
     )

@@ -4,7 +4,7 @@ The text goes to stdout as it is made, a summary of speed and traffic to stderr.
 token ids stay on this device; only hidden states cross the wire.
 
 --json prints one object: text, token_ids (with the stop token), finish_reason (stop or length),
-usage, timing in seconds, wire in bytes and round trips.
+split, usage, timing in seconds, wire in bytes and round trips.
 
 Try:
   lambda-split generate --bundle ./bundle --url ws://127.0.0.1:8765 --prompt "Once upon a time"
@@ -28,6 +28,7 @@ from edge_runtime.commands.arguments import (
 from edge_runtime.commands.prompts import read_prompt
 from edge_runtime.prompt import Prompt
 from edge_runtime.stream import GenerationResult
+from lambda_split.split import Split
 
 __all__ = ["add_arguments", "run"]
 
@@ -61,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
                 sys.stdout.write(piece)
                 sys.stdout.flush()
     if args.json:
-        sys.stdout.write(as_json(stream.result))
+        sys.stdout.write(as_json(stream.result, generator.split))
     sys.stdout.write("\n")
     sys.stdout.flush()
     if not args.quiet and not args.json:
@@ -69,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def as_json(result: GenerationResult) -> str:
+def as_json(result: GenerationResult, split: Split) -> str:
     """The object that ``--json`` prints."""
     stats = result.stats
     return msgspec.json.encode(
@@ -77,6 +78,7 @@ def as_json(result: GenerationResult) -> str:
             "text": result.text,
             "token_ids": result.token_ids,
             "finish_reason": result.finish_reason,
+            "split": {"head_layers": split.head_layers, "tail_layers": split.tail_layers},
             "usage": {
                 "prompt_tokens": stats.prompt_tokens,
                 "cached_tokens": stats.cached_tokens,

@@ -14,9 +14,10 @@ from collections.abc import Mapping
 
 import msgspec
 
-from lambda_split.bundle import Manifest, ModelSource, load_bundle
+from lambda_split.bundle import Manifest, ModelSource, Verification, load_bundle
 from lambda_split.bundle_files import FileEntry, read_raw_manifest
 from lambda_split.image_bundle import IMAGE_KIND, ImageManifest, load_image_bundle
+from lambda_split.split import Split
 
 __all__ = ["add_arguments", "run"]
 
@@ -45,11 +46,10 @@ def run(args: argparse.Namespace) -> int:
 
 def describe(manifest: Manifest) -> str:
     """A language model's bundle in a few lines."""
-    geometry, split = manifest.geometry, manifest.split
-    trunk = geometry.layer_count - split.head_layers - split.tail_layers
+    geometry = manifest.geometry
     lines = [
         _title(manifest),
-        f"  layers       {split.head_layers} head + {trunk} trunk + {split.tail_layers} tail",
+        *(_layers(split, geometry.layer_count) for split in manifest.choices),
         f"  hidden size  {geometry.hidden_size}",
         f"  vocabulary   {geometry.vocab_size:,}",
         f"  positions    {geometry.max_positions:,}",
@@ -60,12 +60,29 @@ def describe(manifest: Manifest) -> str:
     if manifest.text is not None:
         chat = "with" if manifest.text.chat_template else "without"
         lines.append(f"  text         {manifest.text.tokenizer}, {chat} chat template")
-    if check := manifest.verification:
+    for one in manifest.splits:
         lines.append(
-            f"  verified     on {check.tokens} tokens against PyTorch: KL {check.kl_divergence:.2g}"
-            f" nats, top-1 {check.top1_agreement:.1%}, logits within {check.logits_max_error:.2g}"
+            f"  split {one.split!s:6} {one.head} and {one.tail}{_verified(one.verification)}"
         )
+    if not manifest.splits and manifest.verification is not None:
+        lines.append(f"  verified     {_figures(manifest.verification)}")
     return "\n".join([*lines, *_files(manifest.files)]) + "\n"
+
+
+def _layers(split: Split, layer_count: int) -> str:
+    trunk = len(split.trunk(layer_count))
+    return f"  layers       {split.head_layers} head + {trunk} trunk + {split.tail_layers} tail"
+
+
+def _verified(check: Verification | None) -> str:
+    return "" if check is None else f", verified {_figures(check)}"
+
+
+def _figures(check: Verification) -> str:
+    return (
+        f"on {check.tokens} tokens against PyTorch: KL {check.kl_divergence:.2g} nats, top-1 "
+        f"{check.top1_agreement:.1%}, logits within {check.logits_max_error:.2g}"
+    )
 
 
 def describe_pictures(manifest: ImageManifest) -> str:
