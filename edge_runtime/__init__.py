@@ -25,6 +25,7 @@ from edge_runtime.retry import RetryPolicy
 from edge_runtime.sampling import SamplingSettings
 from edge_runtime.stats import GenerationStats
 from edge_runtime.stream import GenerationResult, TextStream
+from lambda_split.split import Split
 
 __all__ = [
     "GenerationResult",
@@ -37,6 +38,7 @@ __all__ = [
     "RetryPolicy",
     "RuntimeSettings",
     "SamplingSettings",
+    "Split",
     "TextGenerator",
     "TextStream",
     "write_png",

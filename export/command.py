@@ -203,8 +203,10 @@ def _picture_split(args: argparse.Namespace) -> ImageSplit:
     match args.split:
         case []:
             return "whole"
-        case ["whole" | "deep" as split]:
-            return split
+        case ["whole"]:
+            return "whole"
+        case ["deep"]:
+            return "deep"
         case _:
             raise UsageError("--split of a text-to-image pipeline is one of whole and deep")
 

@@ -230,9 +230,7 @@ def _check_manifest(path: pathlib.Path, manifest: Manifest) -> None:
     layers = split.head_layers + split.tail_layers
     if min(split.head_layers, split.tail_layers) < 0 or layers >= manifest.geometry.layer_count:
         raise ManifestInvalid(str(path), "the split does not fit the layer count")
-    check_splits(
-        path, manifest.split, manifest.splits, manifest.graphs, manifest.geometry.layer_count
-    )
+    check_splits(path, split, manifest.splits, manifest.graphs, manifest.geometry.layer_count)
 
 
 def load_bundle(folder: str | os.PathLike[str], *, check_contents: bool = True) -> Bundle:

@@ -1,12 +1,13 @@
-"""What all command lines share: whole numbers in their ranges, and files with a token."""
+"""What all command lines share: numbers in their ranges, splits, and files with a token."""
 
 import argparse
 import os
 
 import pytest
 
-from lambda_split.arguments import non_negative, positive, read_token_file
+from lambda_split.arguments import non_negative, positive, read_token_file, split_pair
 from lambda_split.errors import UsageError
+from lambda_split.split import Split
 
 
 def test_numbers_in_range_are_taken():
@@ -30,6 +31,28 @@ def test_less_than_nothing_is_refused():
 def test_what_is_no_whole_number_is_refused(type_, text):
     with pytest.raises(argparse.ArgumentTypeError, match="not a whole number"):
         type_(text)
+
+
+def test_a_split_is_two_numbers_of_layers():
+    assert split_pair("0,12") == Split(0, 12)
+    assert str(Split(3, 1)) == "3,1"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "two numbers"),
+        ("1", "two numbers"),
+        ("1:1", "two numbers"),
+        (",1", "whole number"),
+        ("1,", "whole number"),
+        ("1,2,3", "whole number"),
+        ("1,-2", "-2 is below 0"),
+    ],
+)
+def test_what_is_no_split_is_refused(text, reason):
+    with pytest.raises(argparse.ArgumentTypeError, match=reason):
+        split_pair(text)
 
 
 @pytest.mark.parametrize(

@@ -286,3 +286,82 @@ def test_another_size(folder) -> None:
 def test_a_file_that_the_manifest_does_not_list(folder) -> None:
     with pytest.raises(BundleFileMissing):
         load_bundle(folder).file("manifest.json")
+
+
+def _one(head_layers: int, tail_layers: int, head: str, tail: str) -> dict[str, object]:
+    split = {"head_layers": head_layers, "tail_layers": tail_layers}
+    return {"split": split, "head": head, "tail": tail}
+
+
+def _described(file: str, layers: int) -> dict[str, object]:
+    graph = msgspec.to_builtins(_graph(file))
+    return graph | {"kv": [{"heads": 1, "head_dim": 8}] * layers}
+
+
+def _offer(folder: pathlib.Path, *splits: dict[str, object]) -> None:
+    graphs = {
+        "head": _described("head.onnx", 1),
+        "head-2": _described("head.onnx", 2),
+        "tail": _described("tail.onnx", 1),
+        "tail-0": _described("tail.onnx", 0),
+        "head-4": _described("head.onnx", 4),
+    }
+    _edit(folder, graphs=graphs, splits=splits)
+
+
+FIRST = _one(1, 1, "head", "tail")
+
+
+def test_a_bundle_of_several_splits(folder) -> None:
+    _offer(folder, FIRST, _one(2, 1, "head-2", "tail"), _one(2, 0, "head-2", "tail-0"))
+    bundle = load_bundle(folder)
+    manifest = bundle.manifest
+    assert manifest.choices == (Split(1, 1), Split(2, 1), Split(2, 0))
+    chosen = bundle.at(Split(2, 0)).manifest
+    assert (chosen.split, chosen.choices) == (Split(2, 0), (Split(2, 0),))
+    assert chosen.graphs == {"head": manifest.graphs["head-2"], "tail": manifest.graphs["tail-0"]}
+    with pytest.raises(UsageError, match="no split 1,0, it has 1,1 and 2,1 and 2,0"):
+        bundle.at(Split(1, 0))
+
+
+def test_a_bundle_of_one_split_is_that_one(folder) -> None:
+    bundle = load_bundle(folder)
+    assert bundle.manifest.choices == (Split(1, 1),)
+    assert bundle.at(Split(1, 1)) == bundle
+    with pytest.raises(UsageError, match="no split 2,2, it has 1,1"):
+        bundle.at(Split(2, 2))
+
+
+@pytest.mark.parametrize(
+    ("further", "reason"),
+    [
+        (_one(2, 1, "head-9", "tail"), "2,1 in 'splits': there is no graph 'head-9'"),
+        (_one(2, 1, "head-2", "tail-9"), "no graph 'tail-9'"),
+        (_one(2, 1, "head", "tail"), "'head' has 1 layers, not 2"),
+        (_one(2, 1, "head-2", "tail-0"), "'tail-0' has 0 layers, not 1"),
+        (_one(4, 0, "head-4", "tail-0"), "leave the trunk at least 1"),
+        (_one(-1, 0, "head", "tail-0"), "both must be at least 0"),
+        (_one(1, 1, "head", "tail"), "it is listed twice"),
+        (_one(1, 2, "head", "head-2"), "'head-2' for a head and for a tail"),
+    ],
+)
+def test_splits_that_do_not_fit(folder, further, reason) -> None:
+    _offer(folder, FIRST, _one(2, 0, "head-2", "tail-0"), further)
+    with pytest.raises(ManifestInvalid, match=reason):
+        load_bundle(folder)
+
+
+@pytest.mark.parametrize(
+    "only", [_one(2, 1, "head-2", "tail"), _one(1, 0, "head", "tail-0")], ids=["head", "tail"]
+)
+def test_splits_without_the_manifests_own(folder, only) -> None:
+    _offer(folder, only)
+    with pytest.raises(ManifestInvalid, match="lacks the split 1,1"):
+        load_bundle(folder)
+
+
+@pytest.mark.parametrize("splits", [5, [5], [{"split": {}, "head": "head"}], {"a": 1}])
+def test_malformed_splits(folder, splits) -> None:
+    _edit(folder, splits=splits)
+    with pytest.raises(ManifestInvalid):
+        load_bundle(folder)

@@ -60,10 +60,10 @@ def describe(manifest: Manifest) -> str:
     if manifest.text is not None:
         chat = "with" if manifest.text.chat_template else "without"
         lines.append(f"  text         {manifest.text.tokenizer}, {chat} chat template")
-    for one in manifest.splits:
-        lines.append(
-            f"  split {one.split!s:6} {one.head} and {one.tail}{_verified(one.verification)}"
-        )
+    lines += [
+        f"  split {one.split!s:6} {one.head} and {one.tail}{_verified(one.verification)}"
+        for one in manifest.splits
+    ]
     if not manifest.splits and manifest.verification is not None:
         lines.append(f"  verified     {_figures(manifest.verification)}")
     return "\n".join([*lines, *_files(manifest.files)]) + "\n"
