@@ -48,7 +48,7 @@ class TrunkServer:
             env={**os.environ, "OMP_WAIT_POLICY": "passive"},
         )
         line = self._process.stdout.readline()
-        match = re.fullmatch(r"listening on (ws://\S+)\n", line)
+        match = re.fullmatch(r"listening on (wss?://\S+)\n", line)
         assert match, f"stdout: {line!r}, log: {self.log()}"
         self.url = match[1]
 

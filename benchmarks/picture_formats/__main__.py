@@ -16,8 +16,9 @@ import json
 import pathlib
 from dataclasses import asdict
 
+from audit.pictures.asking import Plan
 from benchmarks.picture_formats.chosen_formats import FORMATS
-from benchmarks.picture_formats.measuring import Plan, measure
+from benchmarks.picture_formats.measuring import measure
 from benchmarks.picture_formats.table import best_of_four_bits, table
 from lambda_split.wire.tensor_format import TensorFormat
 
@@ -62,12 +63,12 @@ def main() -> None:
     args = parser.parse_args()
     import torch
 
-    from benchmarks.picture_formats.painter import open_painter
+    from audit.pictures.model import open_public_model
 
     torch.set_num_threads(args.threads)
     prompts = prompts_of(args.prompts)
     plan = Plan(prompts, tuple(range(args.seeds)), args.steps, args.guidance)
-    wanted, figures = measure(open_painter(args.model), plan, chosen(args.formats))
+    wanted, figures = measure(open_public_model(args.model), plan, chosen(args.formats))
     print("\n".join(table(figures)))
     if sentence := best_of_four_bits(figures):
         print(f"\n{sentence}")

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from lambda_split.wire.tensor_format import Base, TensorFormat
 
-__all__ = ["EXACT", "FORMATS", "bits_of", "family_of"]
-
-EXACT = TensorFormat(Base.FP32)
+__all__ = ["FORMATS", "bits_of", "family_of"]
 
 _BITS = range(8, 0, -1)
 

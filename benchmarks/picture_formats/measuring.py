@@ -10,35 +10,16 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.picture_formats.chosen_formats import EXACT
-from benchmarks.picture_formats.denoising import Asked, Receiver, synchronized, unsynchronized
-from benchmarks.picture_formats.painter import Painter
+from audit.pictures.asking import EXACT, Plan, ask
+from audit.pictures.denoising import Receiver, synchronized, unsynchronized
+from audit.pictures.model import PublicModel
 from benchmarks.picture_formats.scores import Scores, compare
 from lambda_split.wire.frames import HEADER_BYTES
-from lambda_split.wire.pictures.settings import Denoising
-from lambda_split.wire.pictures.trajectory import Trajectory
 from lambda_split.wire.tensor_format import Base, TensorFormat
 
-__all__ = ["Figures", "Plan", "ask", "measure"]
+__all__ = ["Figures", "measure"]
 
 Pictures = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is made.
-
-    Attributes:
-        prompts: What to show.
-        seeds: Of each prompt's pictures.
-        steps: Runs of the denoiser.
-        guidance: Scale of classifier-free guidance.
-    """
-
-    prompts: tuple[str, ...]
-    seeds: tuple[int, ...]
-    steps: int = 25
-    guidance: float = 5.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,26 +44,8 @@ class Figures:
     pictures: Pictures = field(repr=False)
 
 
-def ask(painter: Painter, plan: Plan, form: TensorFormat, *, synchronized: bool) -> list[Asked]:
-    """The pictures of a plan: each prompt with each seed, as a device asks for one picture."""
-    # As the device sends them: exactly only where the noise comes back exactly.
-    told = painter.conditioning(plan.prompts, EXACT if form == EXACT else TensorFormat(Base.FP16))
-    asked = []
-    for conditioning in told:
-        for seed in plan.seeds:
-            denoising = Denoising(
-                scheduler=painter.scheduler,
-                steps=plan.steps,
-                seed=seed,
-                synchronized=synchronized,
-            )
-            trajectory = Trajectory.of(denoising, 1, painter.shape)
-            asked.append(Asked(trajectory, conditioning, plan.guidance))
-    return asked
-
-
 def measure(
-    painter: Painter, plan: Plan, forms: Sequence[TensorFormat]
+    painter: PublicModel, plan: Plan, forms: Sequence[TensorFormat]
 ) -> tuple[Pictures, list[Figures]]:
     """Make all pictures in all formats.
 
@@ -119,5 +82,5 @@ def measure(
     return wanted, figures
 
 
-def _pictures(painter: Painter, receivers: Sequence[Receiver]) -> Pictures:
+def _pictures(painter: PublicModel, receivers: Sequence[Receiver]) -> Pictures:
     return painter.decode(np.concatenate([one.state.sample for one in receivers]))

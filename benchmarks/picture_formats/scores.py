@@ -1,8 +1,6 @@
 """How near a picture is to another one: PSNR, SSIM and VIF.
 
-- PSNR over all pixels and colours.
-- SSIM of Wang et al. (2004, doi 10.1109/TIP.2003.819861) as they compute it, with a Gaussian window
-  of deviation 1.5, the mean of the colours; scikit-image's.
+- PSNR and SSIM as audits compute them.
 - VIF of Sheikh and Bovik (2006, doi 10.1109/TIP.2005.859378), in its form over pixels, of the luma
   of ITU-R BT.601; torchmetrics'. It can be above 1 where a picture has more contrast.
 """
@@ -17,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from audit.pictures.scores import psnr, ssim
+
 __all__ = ["Scores", "compare"]
 
 Pictures = npt.NDArray[np.float32]
-_RANGE = 255.0
 _LUMA = (0.299, 0.587, 0.114)
 
 
@@ -53,28 +52,7 @@ def compare(found: Pictures, wanted: Pictures) -> list[Scores]:
         wanted: What they should be, of the same shape.
     """
     rows = zip(found, wanted, _vif(found, wanted), strict=True)
-    return [Scores(_psnr(one, other), _ssim(one, other), vif) for one, other, vif in rows]
-
-
-def _psnr(found: Pictures, wanted: Pictures) -> float:
-    error = float(np.mean((found.astype(np.float64) - wanted) ** 2))
-    return float(10 * np.log10(_RANGE**2 / error)) if error else float("inf")
-
-
-def _ssim(found: Pictures, wanted: Pictures) -> float:
-    from skimage.metrics import structural_similarity
-
-    return float(
-        structural_similarity(  # type: ignore[no-untyped-call]  # the library's
-            found,
-            wanted,
-            data_range=_RANGE,
-            channel_axis=-1,
-            gaussian_weights=True,
-            sigma=1.5,
-            use_sample_covariance=False,
-        )
-    )
+    return [Scores(psnr(one, other), ssim(one, other), vif) for one, other, vif in rows]
 
 
 def _vif(found: Pictures, wanted: Pictures) -> list[float]:

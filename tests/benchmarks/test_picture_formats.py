@@ -7,10 +7,10 @@ import argparse
 import numpy as np
 import pytest
 
-from benchmarks.picture_formats.chosen_formats import EXACT, FORMATS, bits_of, family_of
-from benchmarks.picture_formats.denoising import Asked, synchronized, unsynchronized
-from benchmarks.picture_formats.measuring import Plan, ask
-from benchmarks.picture_formats.painter import open_painter
+from audit.pictures.asking import EXACT, Asked, Plan, ask
+from audit.pictures.denoising import synchronized, unsynchronized
+from audit.pictures.model import open_public_model
+from benchmarks.picture_formats.chosen_formats import FORMATS, bits_of, family_of
 from benchmarks.picture_formats.scores import Scores, compare
 from edge_runtime import ImageGenerator, PictureSpec
 from lambda_split.wire.frames import HEADER_BYTES
@@ -32,7 +32,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def painter(folder):
-    return open_painter(str(folder))
+    return open_public_model(str(folder))
 
 
 def form_of(label: str) -> TensorFormat:

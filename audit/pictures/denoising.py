@@ -1,44 +1,28 @@
 """Device and trunk in one process: the same codecs, solvers and rules as over a socket.
 
 The denoiser runs for many pictures at once; besides that, each picture goes its way alone, exactly
-as ``edge_runtime`` and ``cloud`` let it go. ``tests/benchmarks/test_picture_formats.py`` compares
-the latents with those of a real device and server.
+as ``edge_runtime`` and ``cloud`` let it go. Tests compare latents and messages with those of a real
+device and server.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from audit.pictures.asking import Asked
 from cloud.pictures.denoiser import Conditioning, Denoiser, guided
-from lambda_split.diffusion.solver import SolverState
-from lambda_split.wire.pictures.trajectory import Trajectory
+from lambda_split.diffusion.solver import Solver, SolverState
 from lambda_split.wire.tensor_codecs import decode, encode
 from lambda_split.wire.tensor_format import TensorFormat
 
-__all__ = ["Asked", "Receiver", "predict", "synchronized", "unsynchronized"]
+__all__ = ["Receiver", "chunks", "predict", "synchronized", "unsynchronized"]
 
 Latents = npt.NDArray[np.float32]
 _CHUNK = 20  # pictures that are in the denoiser together
-
-
-@dataclass(frozen=True, eq=False)
-class Asked:
-    """One picture.
-
-    Attributes:
-        trajectory: Its way, of one image.
-        conditioning: Two rows: of the prompt, and of the negative prompt.
-        guidance: Scale of classifier-free guidance.
-    """
-
-    trajectory: Trajectory
-    conditioning: Conditioning
-    guidance: float
 
 
 class Receiver:
@@ -75,7 +59,7 @@ def synchronized(
     receivers = [Receiver(asked, form) for asked in pictures]
     for step in range(pictures[0].trajectory.solver.steps):
         # Both sides have the same state, so that one copy of it is enough.
-        outputs = predict(denoiser, pictures, [one.state for one in receivers], step)
+        outputs = _predict_asked(denoiser, pictures, [one.state for one in receivers], step)
         for receiver, output in zip(receivers, outputs, strict=True):
             receiver.take(output, step)
     return receivers
@@ -91,7 +75,7 @@ def unsynchronized(
     found = {form: [Receiver(asked, form) for asked in pictures] for form in forms}
     states = [asked.trajectory.start() for asked in pictures]
     for step in range(pictures[0].trajectory.solver.steps):
-        outputs = predict(denoiser, pictures, states, step)
+        outputs = _predict_asked(denoiser, pictures, states, step)
         for receivers in found.values():
             for receiver, output in zip(receivers, outputs, strict=True):
                 receiver.take(output, step)
@@ -103,26 +87,53 @@ def unsynchronized(
 
 
 def predict(
-    denoiser: Denoiser, pictures: Sequence[Asked], states: Sequence[SolverState], step: int
+    denoiser: Denoiser,
+    told: Sequence[Conditioning],
+    solver: Solver,
+    states: Sequence[SolverState],
+    step: int,
+    *,
+    guidance: float,
 ) -> list[Latents]:
-    """The trunk's part of a step: float32 (1, C, h, w) of each picture, after guidance."""
+    """The trunk's part of a step: float32 (1, C, h, w) of each picture, after guidance.
+
+    Args:
+        denoiser: The whole one.
+        told: Of each picture its prompt's row and its negative prompt's.
+        solver: Of all pictures.
+        states: Of each picture, before the step.
+        step: Counted from 0.
+        guidance: Its scale.
+    """
     outputs: list[Latents] = []
-    for first in range(0, len(pictures), _CHUNK):
-        chunk = pictures[first : first + _CHUNK]
-        solver, count = chunk[0].trajectory.solver, len(chunk)
-        scaled = [solver.scale_input(state.sample, step) for state in states[first : first + count]]
+    for chunk in chunks(len(told)):
+        count = len(chunk)
+        scaled = [solver.scale_input(states[number].sample, step) for number in chunk]
         inputs = torch.from_numpy(np.concatenate(scaled)).repeat(2, 1, 1, 1)  # (2 count, C, h, w)
-        rows = denoiser.predict(
-            inputs, torch.full((2 * count,), solver.timesteps[step]), _rows(chunk)
-        )
-        noise = guided(rows, count, chunk[0].guidance, 0.0).numpy()
+        timesteps = torch.full((2 * count,), solver.timesteps[step])
+        rows = denoiser.predict(inputs, timesteps, _rows([told[number] for number in chunk]))
+        noise = guided(rows, count, guidance, 0.0).numpy()
         outputs += list(np.asarray(noise[:, None], np.float32))  # count × (1, C, h, w)
     return outputs
 
 
-def _rows(pictures: Sequence[Asked]) -> Conditioning:
+def chunks(count: int) -> Iterator[range]:
+    """Numbers of so many pictures, in groups that are in the denoiser together."""
+    for first in range(0, count, _CHUNK):
+        yield range(first, min(first + _CHUNK, count))
+
+
+def _predict_asked(
+    denoiser: Denoiser, pictures: Sequence[Asked], states: Sequence[SolverState], step: int
+) -> list[Latents]:
+    told = [asked.conditioning for asked in pictures]
+    solver, guidance = pictures[0].trajectory.solver, pictures[0].guidance
+    return predict(denoiser, told, solver, states, step, guidance=guidance)
+
+
+def _rows(told: Sequence[Conditioning]) -> Conditioning:
     """All prompts' rows, then all negative prompts'."""
-    both = Conditioning.together([asked.conditioning for asked in pictures])
+    both = Conditioning.together(list(told))
 
     def sorted_rows(rows: torch.Tensor | None) -> torch.Tensor | None:
         return None if rows is None else torch.cat([rows[0::2], rows[1::2]])

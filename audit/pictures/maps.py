@@ -1,7 +1,7 @@
-"""The split ``deep``: features behind the denoiser's first block cross, and the latents stay.
+"""The split ``deep``: simple ways back from the features behind the denoiser's first block.
 
-Three simple ways back to the picture. All use the public decoder; the linear map also uses pairs
-that whoever has the public model can make as many of as he wants.
+Two of them look at the channels as they are; the linear map is fitted on pairs that whoever has the
+public model can make as many of as he wants.
 """
 
 from __future__ import annotations
@@ -14,48 +14,45 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from benchmarks.picture_formats.denoising import Asked
-from cloud.pictures.denoiser import Conditioning, Denoiser
+from audit.pictures.asking import Asked
+from audit.pictures.denoising import chunks
+from audit.pictures.model import PublicModel
+from audit.pictures.sessions import told_of
+from cloud.pictures.denoiser import Conditioning
 from lambda_split.diffusion.solver import SolverState
-from lambda_split.partition.pipelines.deep import FirstBlocks, Told
+from lambda_split.partition.pipelines.deep import FirstBlocks
 from lambda_split.wire.tensor_codecs import decode, encode
 from lambda_split.wire.tensor_format import TensorFormat
 
-__all__ = ["LinearMap", "channel_mean", "cross", "first_channels", "told"]
+__all__ = ["LinearMap", "channel_mean", "features_of", "first_channels"]
 
 Floats = npt.NDArray[np.float32]
 
 
-def told(conditioning: Conditioning, timestep: float) -> Told:
-    """What the first block is told of a picture; all of it crosses the wire."""
-    assert conditioning.pooled is not None
-    assert conditioning.time_ids is not None
-    added = {"text_embeds": conditioning.pooled, "time_ids": conditioning.time_ids}
-    timesteps = torch.full((len(conditioning.context),), timestep)
-    return Told(timesteps, conditioning.context, added)
-
-
-def cross(
-    denoiser: Denoiser,
+def features_of(
+    model: PublicModel,
     pictures: Sequence[Asked],
     states: Sequence[SolverState],
     step: int,
     form: TensorFormat,
 ) -> Floats:
-    """What the device sends in a step, as it arrives.
+    """What a device of the split ``deep`` sends of given latents in a step, as it arrives.
 
     Returns:
-        float32 (n, 2, channels, h, w): of each picture with its prompt, and with the negative one.
+        float32 (n, channels, h, w), of each picture with its prompt.
     """
-    first = FirstBlocks(denoiser.unet)
-    arrived = []
-    for asked, state in zip(pictures, states, strict=True):
-        solver = asked.trajectory.solver
-        latents = torch.from_numpy(solver.scale_input(state.sample, step)).repeat(2, 1, 1, 1)
+    first = FirstBlocks(model.denoiser.unet)
+    solver = pictures[0].trajectory.solver
+    arrived: list[Floats] = []
+    for chunk in chunks(len(pictures)):
+        told = Conditioning.together([pictures[number].conditioning for number in chunk])
+        scaled = [solver.scale_input(states[number].sample, step) for number in chunk]
+        latents = torch.from_numpy(np.concatenate(scaled)).repeat_interleave(2, dim=0)
         with torch.inference_mode():
-            features, *_ = first(latents, told(asked.conditioning, solver.timesteps[step]))
-        sent = np.asarray(features.numpy(), np.float32)
-        arrived.append(decode(encode(sent, form), form, sent.shape))
+            features, *_ = first(latents, told_of(told, solver.timesteps[step]))
+        for pair in torch.split(features, 2):  # (2, channels, h, w): what crosses of one picture
+            sent = np.asarray(pair.numpy(), np.float32)
+            arrived.append(decode(encode(sent, form), form, sent.shape)[0])
     return np.stack(arrived)
 
 

@@ -1,1 +1,0 @@
-"""What whoever reads the trunk's messages sees of a picture; run as ``python -m``."""
