@@ -28,8 +28,8 @@ from typing import get_args
 
 import numpy as np
 
-from benchmarks.link import emulated_link
-from benchmarks.link_settings import LinkSettings
+from bench.link import emulated_link
+from bench.link_settings import LinkSettings
 from benchmarks.models import SIZES, write_checkpoint
 from edge_runtime import RuntimeSettings, TextGenerator
 from edge_runtime.connection import Endpoint
@@ -199,7 +199,7 @@ def main() -> None:
         help="of head and tail (%(default)s)",
     )
     parser.add_argument("--dtype", default="float32", help="of the trunk (%(default)s)")
-    parser.add_argument("--link", default=LINK, help="as benchmarks.link has it (%(default)s)")
+    parser.add_argument("--link", default=LINK, help="as bench.link has it (%(default)s)")
     parser.add_argument(
         "--prompt", type=int, action="append", metavar="N", help="tokens (default: 512 and 2048)"
     )

@@ -66,6 +66,10 @@ class Context:
         self._meter.cached_tokens += kept
         return kept
 
+    def forget(self) -> None:
+        """Cut all three parts back to nothing."""
+        self._truncate(0)
+
     def extend(self, token_ids: Sequence[int]) -> Logits:
         """Run new tokens through head, trunk and tail.
 

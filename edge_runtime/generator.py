@@ -241,6 +241,18 @@ class TextGenerator(Closing):
             pass
         return stream.result
 
+    def forget(self) -> None:
+        """Drop what head, trunk and tail hold: the next prompt is run and sent from its start.
+
+        A generation that is running ends, as when another one is started.
+
+        Raises:
+            UsageError: the generator is closed.
+        """
+        self._check_open()
+        self._turn += 1
+        self._context.forget()
+
     def score(self, prompt: Prompt) -> npt.NDArray[np.float64]:
         """Log-probability of each token of a text, given the ones before it.
 

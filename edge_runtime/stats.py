@@ -67,6 +67,14 @@ class GenerationStats:
             }
         )
 
+    def __sub__(self, other: GenerationStats) -> GenerationStats:
+        return GenerationStats(
+            **{
+                field.name: getattr(self, field.name) - getattr(other, field.name)
+                for field in dataclasses.fields(GenerationStats)
+            }
+        )
+
     def summary(self) -> str:
         """A few lines for people."""
         decoded = max(self.completion_tokens, 1)
@@ -145,13 +153,7 @@ class Meter:
 
     def since(self, earlier: GenerationStats) -> GenerationStats:
         """What was added after an earlier reading."""
-        now = self.reading()
-        return GenerationStats(
-            **{
-                field.name: getattr(now, field.name) - getattr(earlier, field.name)
-                for field in dataclasses.fields(GenerationStats)
-            }
-        )
+        return self.reading() - earlier
 
 
 class Stopwatch:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from edge_runtime.closing import Closing
@@ -29,6 +29,7 @@ class GenerationResult:
         finish_reason: ``stop`` for a stop token or string, ``length`` for a full budget,
             ``cancelled`` where the stream was closed before its end.
         stats: What it cost.
+        prompt_stats: The part of it up to the first sampled token; the rest is ``stats`` less this.
     """
 
     text: str
@@ -36,6 +37,7 @@ class GenerationResult:
     prompt_token_ids: tuple[int, ...]
     finish_reason: FinishReason
     stats: GenerationStats
+    prompt_stats: GenerationStats = field(default_factory=GenerationStats)
 
 
 class TextStream(Closing):
@@ -80,6 +82,8 @@ class TextStream(Closing):
         # while another stream uses the same meter.
         self._stopwatch = Stopwatch()
         self._cost = GenerationStats()
+        self._before = meter.reading()
+        self._prompt_cost = GenerationStats()
         self._ttft_s = 0.0
 
     def __iter__(self) -> Iterator[str]:
@@ -88,12 +92,12 @@ class TextStream(Closing):
     def __next__(self) -> str:
         if self._finish_reason is not None:
             raise StopIteration
-        before = self._meter.reading()
+        self._before = self._meter.reading()
         try:
             with self._stopwatch.running():
                 return next(self._pieces)
         finally:
-            self._cost += self._meter.since(before)
+            self._cost += self._meter.since(self._before)
 
     def close(self) -> None:
         """End the generation; what was said so far is the result.
@@ -120,12 +124,20 @@ class TextStream(Closing):
             ttft_s=self._ttft_s,
             total_s=self._stopwatch.seconds,
         )
+        prompt_stats = replace(
+            self._prompt_cost,
+            prompt_tokens=len(self._prompt_token_ids),
+            completion_tokens=min(len(self._sampled), 1),
+            ttft_s=self._ttft_s,
+            total_s=self._ttft_s,
+        )
         return GenerationResult(
             text="".join(self._said),
             token_ids=tuple(self._sampled),
             prompt_token_ids=self._prompt_token_ids,
             finish_reason=self._finish_reason,
             stats=stats,
+            prompt_stats=prompt_stats,
         )
 
     def _generate(self) -> Generator[str]:
@@ -142,7 +154,9 @@ class TextStream(Closing):
         detokenizer = Detokenizer(self._tokenizer, self._prompt_token_ids)
         stopped = False
         for token in self._tokens:
-            self._ttft_s = self._ttft_s or self._stopwatch.seconds
+            if not self._sampled:
+                self._ttft_s = self._stopwatch.seconds
+                self._prompt_cost = self._cost + self._meter.since(self._before)
             self._sampled.append(token)
             stopped = token in self._stop_token_ids
             if stopped:

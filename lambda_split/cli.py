@@ -38,6 +38,7 @@ COMMANDS: Final = {
     "generate": _Command("edge_runtime.commands.generate", "complete one prompt on this device"),
     "chat": _Command("edge_runtime.commands.chat", "chat with a model on this device"),
     "image": _Command("edge_runtime.commands.image", "make a picture from a prompt"),
+    "bench": _Command("bench.command", "measure speed, latency, traffic and memory"),
     "audit": _Command("audit.command", "attack what crosses the wire: what can be seen?"),
 }
 
@@ -53,13 +54,14 @@ _EXTRAS: Final = {
     "onnx": "export",
     "onnx_ir": "export",
     "onnxscript": "export",
-    "matplotlib": "audit",
+    "matplotlib": "bench",
+    "psutil": "cloud",
     "sacrebleu": "audit",
     "skimage": "audit",
 }
 
 # Commands that need all of an extra, whichever of its modules is found missing first.
-_COMMAND_EXTRAS: Final = {"export": "export", "demo": "export", "audit": "audit"}
+_COMMAND_EXTRAS: Final = {"export": "export", "demo": "export", "bench": "bench", "audit": "audit"}
 
 _EXAMPLES: Final = """\
 a first look:

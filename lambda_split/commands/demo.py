@@ -17,7 +17,7 @@ import sys
 import tempfile
 
 from lambda_split.arguments import positive
-from lambda_split.commands.demo_processes import address_of, ended_by_signals, export, serving
+from lambda_split.commands.processes import address_of, ended_by_signals, export, serving
 from lambda_split.errors import MissingExtra, OutputNotWritable, UsageError
 
 __all__ = ["add_arguments", "run"]

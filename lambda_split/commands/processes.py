@@ -1,4 +1,4 @@
-"""The processes of a demo: commands of this program that end with it."""
+"""Processes of a command: other commands of this program, which end with it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from types import FrameType
 
 from lambda_split.errors import ProcessFailed
 
-__all__ = ["address_of", "ended_by_signals", "export", "serving"]
+__all__ = ["address_of", "ended_by_signals", "export", "running", "serving"]
 
 _STOP_S = 10.0
 
@@ -34,13 +34,18 @@ def ended_by_signals() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def serving(model: str) -> Iterator[subprocess.Popen[str]]:
+def serving(model: str, *options: str) -> Iterator[subprocess.Popen[str]]:
     """Serve a model on a free port inside a ``with`` block.
+
+    Args:
+        model: What ``serve`` serves.
+        *options: More options of ``serve``.
 
     Yields:
         The process, for :func:`address_of` once its address is needed: meanwhile it loads.
     """
-    with _process("serve", model, "--port", "0", "--log-level", "warning") as process:
+    arguments = ("serve", model, "--port", "0", "--log-level", "warning", *options)
+    with running("lambda_split.cli", *arguments) as process:
         yield process
 
 
@@ -59,21 +64,37 @@ def address_of(server: subprocess.Popen[str]) -> str:
 def export(model: str, folder: str, weights: str) -> None:
     """Export a bundle.
 
+    Args:
+        model: What ``export`` exports.
+        folder: The bundle's, to be made.
+        weights: Their format.
+
     Raises:
         ProcessFailed: it failed, and has said why on stderr.
     """
-    with _process("export", model, "--out", folder, "--weights", weights) as process:
+    arguments = ("export", model, "--out", folder, "--weights", weights)
+    with running("lambda_split.cli", *arguments) as process:
         process.communicate()  # its summary is for people who go on to serve by hand
         if process.returncode != 0:
             raise ProcessFailed("the export")
 
 
 @contextlib.contextmanager
-def _process(*arguments: str) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "lambda_split.cli", *arguments]
+def running(module: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Run a module of this program inside a ``with`` block; its stdin and stdout are pipes.
+
+    Args:
+        module: Its name, as after ``python -m``.
+        *arguments: Its arguments.
+    """
+    command = [sys.executable, "-m", module, *arguments]
     # A session of its own: Ctrl-C reaches this process alone, which then ends the others.
     process = subprocess.Popen(  # noqa: S603  # our own command line
-        command, stdout=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     try:
         yield process
@@ -84,5 +105,7 @@ def _process(*arguments: str) -> Iterator[subprocess.Popen[str]]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):  # what was not written is of no use now
+                    pipe.close()

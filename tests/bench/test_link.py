@@ -3,14 +3,17 @@
 import contextlib
 import math
 import socket
+import subprocess
+import sys
 import threading
 import time
 
 import numpy as np
 import pytest
 
-from benchmarks.link import emulated_link
-from benchmarks.link_settings import LinkSettings
+from bench.link import Traffic, emulated_link
+from bench.link_settings import LinkSettings
+from lambda_split.errors import UsageError
 
 
 @contextlib.contextmanager
@@ -72,7 +75,7 @@ def test_a_description_means_its_numbers():
     ],
 )
 def test_a_description_that_makes_no_sense_is_refused(wrong):
-    with pytest.raises(ValueError, match=r"no|0|stalls"):
+    with pytest.raises(UsageError, match=r"the link .*(no|0|stalls)"):
         LinkSettings.parse(wrong)
 
 
@@ -144,3 +147,31 @@ def test_nobody_at_the_other_end():
             socket.create_connection(link.address) as connection,
         ):
             assert connection.recv(1) == b""
+
+
+def test_it_counts_what_it_carries():
+    with (
+        _echo() as to,
+        emulated_link(to, "rtt=1ms") as link,
+        socket.create_connection(link.address) as connection,
+    ):
+        assert link.carried() == Traffic(up=0, down=0)
+        connection.sendall(bytes(1000))
+        assert len(_read(connection, 1000)) == 1000
+        assert link.carried() == Traffic(up=1000, down=1000)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("rtt=1ms",), "--to is missing"),
+        (("--to", "somewhere", "rtt=1ms"), "'somewhere' is not HOST:PORT"),
+        (("--to", "127.0.0.1:70000"), "is not HOST:PORT"),
+        (("--to", "127.0.0.1:1", "rtt=1"), "'1' is not a number with one of"),
+    ],
+)
+def test_wrong_use_is_2(arguments, complaint):
+    command = [sys.executable, "-m", "bench.link", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert complaint in done.stderr

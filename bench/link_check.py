@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import socket
 import statistics
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 
-from benchmarks.link import emulated_link
+from bench.link import emulated_link
 
 __all__ = ["check"]
 
 _DELAY_S = 1e-3  # by how much either may be off
 _RATE = 0.05
+_LOST = "the connection was lost"
 
 
 def check() -> bool:
@@ -35,10 +37,11 @@ def check() -> bool:
                 found = _rate(link.address, int(mbit * 1e6 / 8)) / mbit
             rows.append((limits, f"{found * mbit:.2f} Mbit/s", found - 1))
             fine = fine and abs(found - 1) < _RATE
-    print("| asked for | found | |\n|---|---|---|")
+    lines = ["| asked for | found | |", "|---|---|---|"]
     for asked, measured, error in rows:
         shown = f"{error * 1e3:+.2f} ms" if asked.startswith("rtt") else f"{error:+.1%}"
-        print(f"| {asked} | {measured} | {shown} |")
+        lines.append(f"| {asked} | {measured} | {shown} |")
+    sys.stdout.write("\n".join(lines) + "\n")
     return fine
 
 
@@ -48,7 +51,8 @@ def _ping(connection: socket.socket) -> float:
     for _ in range(20):
         begin = time.perf_counter()
         connection.sendall(b"x")
-        assert connection.recv(1) == b"x"
+        if connection.recv(1) != b"x":
+            raise ConnectionError(_LOST)
         times.append(time.perf_counter() - begin)
     return statistics.median(times)
 
@@ -60,7 +64,8 @@ def _rate(address: tuple[str, int], count: int) -> float:
         seen, first, last = 0, 0.0, 0.0
         while seen < count:
             data = connection.recv(1 << 16)
-            assert data, "the connection was lost"
+            if not data:
+                raise ConnectionError(_LOST)
             last = time.perf_counter()
             if not seen:
                 first, skipped = last, len(data)

@@ -5,8 +5,8 @@ and all before it at its rate, plus half the round-trip time. All connections sh
 they share a phone's uplink. Neither loss nor TCP's slow start is emulated: the two real connections
 are on loopback.
 
-    python -m benchmarks.link --listen 127.0.0.1:9000 --to 127.0.0.1:8765 rtt=60ms,up=20Mbit
-    python -m benchmarks.link --check          how exact it is on this machine
+    python -m bench.link --listen 127.0.0.1:9000 --to 127.0.0.1:8765 rtt=60ms,up=20Mbit
+    python -m bench.link --check          how exact it is on this machine
 
 A description is a list of these, each may be left out:
 
@@ -19,7 +19,9 @@ A description is a list of these, each may be left out:
     stall=1s/10s    nothing leaves for 1 s every 10 s, for the first time after 10 s
     cut=30s         all connections are lost every 30 s
 
-On its stdin it takes ``stall SECONDS`` and ``cut``, one a line; at its end it stops.
+On its stdin it takes ``stall SECONDS``, ``cut`` and ``count``, one a line; at its end it stops.
+``count`` is answered by ``carried UP DOWN``: the bytes that it has taken so far, all that TCP
+carries, of all connections.
 """
 
 from __future__ import annotations
@@ -37,10 +39,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
-from benchmarks.link_settings import LinkSettings
+from bench.link_settings import LinkSettings
+from lambda_split.commands.processes import running
+from lambda_split.errors import ProcessFailed, UsageError
 
-__all__ = ["EmulatedLink", "emulated_link"]
+__all__ = ["EmulatedLink", "Traffic", "emulated_link"]
+
+_NAME = "the emulated link"
+_LAST_PORT = 65535
 
 _PACKET_S = 0.001  # of the rate: what is delayed as one
 _PACKET_BYTES = (1448, 64 * 1024)  # at least a TCP segment
@@ -58,6 +66,7 @@ class _Direction:
         self._begin = time.monotonic()
         self._free_at = self._begin  # when all that was taken has left
         self._stalled_until = 0.0
+        self._carried = 0
         self._random = random.Random(0)  # noqa: S311  # the same jitter each time, no secret
         least, most = _PACKET_BYTES
         self.packet_bytes = int(min(max(rate * _PACKET_S, least), most))
@@ -76,8 +85,15 @@ class _Direction:
         with self._lock:
             begin = self._after_stall(max(arrived, self._free_at, self._stalled_until))
             self._free_at = begin + count / self._rate
+            self._carried += count
             late = self._random.uniform(0.0, self._settings.jitter)
             return self._free_at + self._settings.rtt / 2 + late
+
+    @property
+    def carried(self) -> int:
+        """Bytes taken so far."""
+        with self._lock:
+            return self._carried
 
     def stall(self, seconds: float) -> None:
         """Let nothing leave for a while."""
@@ -118,6 +134,9 @@ class _Proxy:
     def stall(self, seconds: float) -> None:
         self._up.stall(seconds)
         self._down.stall(seconds)
+
+    def carried(self) -> tuple[int, int]:
+        return self._up.carried, self._down.carried
 
     def cut(self) -> None:
         """Lose all connections, wherever they are in a message."""
@@ -213,6 +232,22 @@ def _start(function: Callable[..., object], *arguments: object) -> threading.Thr
     return thread
 
 
+@dataclass(frozen=True)
+class Traffic:
+    """Bytes that crossed a link, with what WebSocket and HTTP add, without TCP's own headers.
+
+    Attributes:
+        up: From who connects to the server.
+        down: Back.
+    """
+
+    up: int
+    down: int
+
+    def __sub__(self, other: Traffic) -> Traffic:
+        return Traffic(self.up - other.up, self.down - other.down)
+
+
 class EmulatedLink:
     """A running link, in a process of its own so that it keeps time whatever its user does.
 
@@ -232,31 +267,60 @@ class EmulatedLink:
         """Lose all connections."""
         self._tell("cut")
 
+    def carried(self) -> Traffic:
+        """What it has carried so far, of all connections.
+
+        Raises:
+            ProcessFailed: it runs no more.
+        """
+        self._tell("count")
+        match = _answer(self._process, r"carried (\d+) (\d+)\n")
+        return Traffic(up=int(match[1]), down=int(match[2]))
+
     def _tell(self, command: str) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(command + "\n")
-        self._process.stdin.flush()
+        stdin = self._process.stdin
+        if stdin is None:
+            raise ProcessFailed(_NAME)
+        try:
+            stdin.write(command + "\n")
+            stdin.flush()
+        except OSError as error:
+            raise ProcessFailed(_NAME) from error
+
+
+def _answer(process: subprocess.Popen[str], pattern: str) -> re.Match[str]:
+    line = "" if process.stdout is None else process.stdout.readline()
+    match = re.fullmatch(pattern, line)
+    if match is None:
+        raise ProcessFailed(_NAME)
+    return match
 
 
 @contextlib.contextmanager
 def emulated_link(to: tuple[str, int], description: str) -> Iterator[EmulatedLink]:
-    """Run a link to an address; :meth:`LinkSettings.parse` explains the description."""
-    command = [sys.executable, "-m", "benchmarks.link", "--to", f"{to[0]}:{to[1]}", description]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            assert process.stdout is not None
-            match = re.fullmatch(r"listening on (\S+):(\d+)\n", process.stdout.readline())
-            assert match, "the link did not start"
-            yield EmulatedLink(process, (match[1], int(match[2])))
-        finally:
-            process.kill()
+    """Run a link to an address.
+
+    Args:
+        to: Host and port of the server.
+        description: See :meth:`LinkSettings.parse`.
+
+    Raises:
+        UsageError: the description makes no sense.
+        ProcessFailed: the link could not start, and has said why on stderr.
+    """
+    LinkSettings.parse(description)
+    arguments = ("--to", f"{to[0]}:{to[1]}", description)
+    with running("bench.link", *arguments) as process:
+        match = _answer(process, r"listening on (\S+):(\d+)\n")
+        yield EmulatedLink(process, (match[1], int(match[2])))
 
 
 def _address(text: str) -> tuple[str, int]:
+    """HOST:PORT, for argparse."""
     host, _, port = text.rpartition(":")
-    return host, int(port)
+    if not host or not port.isascii() or not port.isdigit() or int(port) > _LAST_PORT:
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT")
+    return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 def _obey(proxy: _Proxy) -> None:
@@ -266,6 +330,13 @@ def _obey(proxy: _Proxy) -> None:
             proxy.stall(float(arguments[0]))
         elif command == "cut":
             proxy.cut()
+        elif command == "count":
+            _say("carried {} {}".format(*proxy.carried()))
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
 def main() -> int:
@@ -273,25 +344,26 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--listen", default="127.0.0.1:0", metavar="HOST:PORT")
-    parser.add_argument("--to", metavar="HOST:PORT", help="the server")
+    parser.add_argument("--listen", default=("127.0.0.1", 0), type=_address, metavar="HOST:PORT")
+    parser.add_argument("--to", type=_address, metavar="HOST:PORT", help="the server")
     parser.add_argument("--check", action="store_true", help="measure how exact links are here")
     parser.add_argument("link", nargs="?", default="", help="its description")
     args = parser.parse_args()
     if args.check:
-        from benchmarks.link_check import check
+        from bench.link_check import check
 
         return 0 if check() else 1
+    if args.to is None:
+        parser.error("--to is missing")
     try:
         settings = LinkSettings.parse(args.link)
-        listen, to = _address(args.listen), _address(args.to or "")
-    except ValueError as error:
+    except UsageError as error:
         parser.error(str(error))
-    with socket.create_server(listen) as listener:
+    with socket.create_server(args.listen) as listener:
         host, port = listener.getsockname()[:2]
-        proxy = _Proxy(listener, to, settings)
+        proxy = _Proxy(listener, args.to, settings)
         _start(proxy.run)
-        print(f"listening on {host}:{port}", flush=True)
+        _say(f"listening on {host}:{port}")
         _obey(proxy)
     return 0
 

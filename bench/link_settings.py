@@ -6,6 +6,8 @@ import math
 import re
 from dataclasses import dataclass
 
+from lambda_split.errors import UsageError
+
 __all__ = ["LinkSettings"]
 
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
@@ -38,7 +40,18 @@ class LinkSettings:
 
     @classmethod
     def parse(cls, text: str) -> LinkSettings:
-        """Read a description; ValueError says what is wrong with it."""
+        """Read a description such as ``rtt=60ms,up=20Mbit,down=50Mbit``.
+
+        Raises:
+            UsageError: it is none, and why.
+        """
+        try:
+            return cls._parse(text)
+        except ValueError as error:
+            raise UsageError(f"the link {text!r}: {error}") from error
+
+    @classmethod
+    def _parse(cls, text: str) -> LinkSettings:
         values: dict[str, float] = {}
         for item in filter(None, text.split(",")):
             name, _, value = item.partition("=")

@@ -1,0 +1,1 @@
+"""What split inference costs, measured: links, traffic, latency, and the `bench` command."""

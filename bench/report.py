@@ -1,0 +1,125 @@
+"""The report: ``report.md`` with its tables, and the pictures beside it."""
+
+from __future__ import annotations
+
+import pathlib
+
+from bench.prediction import predictions
+from bench.results import Results
+from bench.store import write_whole
+from bench.tables import (
+    growth_table,
+    latency_table,
+    memory_table,
+    prediction_table,
+    speed_table,
+    traffic_table,
+)
+
+__all__ = ["REPORT_NAME", "report", "write_report"]
+
+REPORT_NAME = "report.md"
+_FRAMING = 28 + 8  # bytes: the frame's header, and WebSocket's with its mask
+
+
+def report(results: Results) -> str:
+    """The report as Markdown."""
+    found = results.measurements
+    predicted = predictions(found)
+    sections = [
+        ("Speed", _speed_text(results), speed_table(found), "speed.png"),
+        ("Where a token's time goes", _LATENCY, latency_table(found), "latency.png"),
+        ("Traffic", _traffic_text(results), traffic_table(results), None),
+        ("Memory", _MEMORY, memory_table(found), None),
+    ]
+    if results.growths:
+        text = _growth_text(results)
+        sections.append(("As the context grows", text, growth_table(results.growths), "growth.png"))
+    if predicted:
+        sections.append(("Predicted", _PREDICTED, prediction_table(predicted), None))
+    lines = [_title(results)]
+    for heading, text, table, picture in sections:
+        if table.count("\n") > 2:  # has rows
+            shown = f"\n![{heading}]({picture})\n" if picture is not None else ""
+            lines.append(f"## {heading}\n{text}\n\n{table}{shown}")
+    return "\n".join(lines)
+
+
+def write_report(results: Results, folder: pathlib.Path) -> pathlib.Path:
+    """Write the report and its pictures.
+
+    Returns:
+        Where the report lies.
+
+    Raises:
+        OutputNotWritable: one of the files cannot be written.
+    """
+    from bench.plots import draw_growth, draw_latency, draw_speed
+
+    path = folder / REPORT_NAME
+    if results.measurements:
+        draw_speed(results.measurements, folder / "speed.png")
+        draw_latency(results.measurements, folder / "latency.png")
+    if results.growths:
+        draw_growth(results.growths, folder / "growth.png")
+    write_whole(path, report(results).encode())
+    return path
+
+
+def _title(results: Results) -> str:
+    model, settings = results.model, results.settings
+    threads = "its own choice of" if settings.threads is None else str(settings.threads)
+    links = "".join(f"- {link.name}: {link.description or 'nothing is slowed down'}\n"
+                    for link in settings.links)  # fmt: skip
+    return (
+        f"# What splitting {model.id} costs\n"
+        f"Width {model.hidden_size}, {model.layer_count} layers. On the device: "
+        f"{settings.weights} weights under onnxruntime; in the cloud: {settings.dtype} in PyTorch; "
+        f"{settings.codec} on the wire; {threads} threads each.\n\n"
+        f"Machine: {results.machine}. Device, link and server are processes of it.\n\n"
+        f"Links (emulated; loopback goes through the same proxy):\n\n{links}"
+    )
+
+
+def _speed_text(results: Results) -> str:
+    settings = results.settings
+    return (
+        f"{settings.prompt_tokens} prompt tokens, {settings.max_new_tokens} new ones, greedy; "
+        f"median (lowest – highest) of {settings.repetitions} after a short one that warms up, "
+        "the links taking turns. The speed is that after the first token. *Everything again*: head "
+        "and trunk compute, and the link carries, all positions for each token."
+    )
+
+
+_LATENCY = (
+    "Medians, per token after the first. *Link* is waiting less the cloud's own time, *rest* is "
+    "encoding, sending, sampling and text on the device. Without a split the cloud's time stands "
+    "under *trunk*, and the device's under *head* (all layers but the last) and *tail*. "
+    "`cloud-only` streams: the cloud does not wait for the device between tokens."
+)
+_MEMORY = (
+    "Peak resident memory of each process. The device's has no torch; of `cloud-only` it has "
+    "nothing but a WebSocket."
+)
+_PREDICTED = (
+    "Tokens/s = 1 / (head + trunk + tail + RTT + bytes / bandwidth), from the times on loopback "
+    "and the link's own figures; *with overhead* adds what a round trip on loopback costs besides, "
+    "and the rest of the device's time."
+)
+
+
+def _traffic_text(results: Results) -> str:
+    row = results.model.hidden_size * (4 if results.settings.codec == "fp32" else 2)
+    return (
+        "Bytes of one generation, counted at the socket: with WebSocket's framing, without TCP's "
+        "headers. The handshake (upgrade request, hello and welcome) comes once for each session "
+        "and is not among them. A position takes "
+        f"{row:,} bytes; sent alone, its frame and WebSocket add {_FRAMING} up and "
+        f"{_FRAMING - 4} down, {(2 * _FRAMING - 4) / (2 * row):.1%}."
+    )
+
+
+def _growth_text(results: Results) -> str:
+    split = results.growths[0].case.split
+    where = "" if split is None else f"Split {split.head_layers} + {split.tail_layers}. "
+    return f"{where}The next token, mean of {results.growths[0].points[0].tokens}."

@@ -1,0 +1,177 @@
+"""The ways to generate: all make the same tokens, and what crosses is what should."""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+
+import pytest
+import torch
+from transformers import LlamaForCausalLM
+from websockets.exceptions import ConnectionClosedError
+from websockets.sync.client import connect
+
+from bench.cloud_device import cloud_device
+from bench.device_process import device_process
+from bench.edge_device import EdgeDevice
+from bench.link import emulated_link
+from bench.memory import peak_rss
+from bench.orders import CloudOnly, EdgeOnly, Generate, SplitEnds
+from bench.prompts import make_prompt
+from bench.serving import serve
+from bench.split_device import split_device
+from bench.whole_model import WholeModel
+from export import ExportSettings, export_bundle
+from lambda_split.errors import ProcessFailed, PromptTooLong, ServerUnreachable
+from lambda_split.partition import open_checkpoint
+from lambda_split.split import Split
+from tests.bench.figures import settings
+from tests.servers import free_port
+from tests.tiny_models import save_tiny
+
+TOKENS = 6
+PROMPT = tuple(range(5, 45))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> pathlib.Path:
+    folder = tmp_path_factory.mktemp("llama")
+    save_tiny("llama", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected(model) -> tuple[int, ...]:
+    """What the library's whole model makes of the prompt."""
+    whole = LlamaForCausalLM.from_pretrained(model, dtype=torch.float32)
+    made = whole.generate(
+        torch.tensor([PROMPT]), max_new_tokens=TOKENS, min_new_tokens=TOKENS, do_sample=False
+    )
+    return tuple(made[0, len(PROMPT) :].tolist())
+
+
+@pytest.fixture(scope="module")
+def bundles(model, tmp_path_factory) -> dict[Split, pathlib.Path]:
+    found = {}
+    for split in (Split(1, 1), Split(5, 0), Split(0, 1)):
+        found[split] = tmp_path_factory.mktemp("bundles") / "bundle"
+        export_bundle(str(model), found[split], ExportSettings(split=split, weights="fp32"))
+    return found
+
+
+def _order(tokens: int = TOKENS, **changes: object) -> Generate:
+    return Generate(token_ids=PROMPT, text="", max_new_tokens=tokens, **changes)
+
+
+@pytest.mark.slow
+def test_the_whole_model_in_the_cloud(model, expected) -> None:
+    whole = WholeModel(open_checkpoint(str(model)), "float32")
+    assert tuple(whole.generate(PROMPT, TOKENS)) == expected
+    assert tuple(whole.generate(PROMPT, TOKENS)) == expected  # nothing is left of the first
+    with pytest.raises(PromptTooLong, match="506 tokens but the session holds 512"):
+        list(whole.generate(range(506), 7))
+
+
+@pytest.mark.slow
+def test_the_whole_model_on_the_device(bundles, expected) -> None:
+    device = EdgeDevice(
+        EdgeOnly(
+            head_bundle=str(bundles[Split(5, 0)]),
+            tail_bundle=str(bundles[Split(0, 1)]),
+            max_positions=64,
+            threads=1,
+        )
+    )
+    for _ in range(2):
+        found = device.generate(_order())
+        assert found.token_ids == expected
+        assert (found.prompt_tokens, found.new_tokens) == (len(PROMPT), TOKENS)
+        assert found.rest.seconds >= found.rest.head_s + found.rest.tail_s > 0
+    with pytest.raises(PromptTooLong):
+        device.generate(_order(25))
+
+
+@pytest.mark.slow
+def test_a_split_that_sends_new_positions_or_everything(model, bundles, expected) -> None:
+    with serve(str(model), Split(1, 1), settings(threads=1)) as server:
+        assert server is not None
+        assert peak_rss(server.pid) > 50e6
+        setup = SplitEnds(
+            bundle=str(bundles[Split(1, 1)]),
+            url=server.url,
+            codec="fp32",
+            max_positions=64,
+            threads=1,
+        )
+        with split_device(setup) as device:
+            new = device.generate(_order())
+            everything = device.generate(_order(everything=True))
+            held = device.generate(_order(1, afresh=False))
+    assert new.token_ids == everything.token_ids == expected
+    assert held.token_ids == expected[:1]
+    row = 64 * 4  # bytes of a position
+    header = 28
+    # 40 positions in a prompt's pieces, then one at a time, each in a frame.
+    assert new.first.bytes_up % row == header * (new.first.bytes_up // row // len(PROMPT))
+    assert new.rest.bytes_up == new.rest.bytes_down == (TOKENS - 1) * (row + header)
+    assert (new.first.round_trips, new.rest.round_trips) == (1, TOKENS - 1)
+    rows = sum(range(len(PROMPT) + 1, len(PROMPT) + TOKENS))
+    assert rows * row < everything.rest.bytes_up < rows * row * 1.02
+    assert everything.rest.round_trips == TOKENS - 1
+    # The prompt's last position only.
+    assert held.first.bytes_up == row + header
+
+
+@pytest.mark.slow
+def test_only_text_crosses_to_a_whole_model(model) -> None:
+    text = "Once upon a time"
+    order = Generate(token_ids=(), text=text, max_new_tokens=TOKENS)
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(serve(str(model), "whole", settings(threads=1)))
+        assert server is not None
+        link = stack.enter_context(emulated_link(server.address, ""))
+        url = f"ws://{link.address[0]}:{link.address[1]}"
+        device = stack.enter_context(cloud_device(CloudOnly(url=url)))
+        shaken = link.carried()
+        found = device.generate(order)
+        crossed = link.carried() - shaken
+        for refused, code, reason in (
+            ("no JSON", 1007, "malformed"),
+            ('{"text": "", "max_new_tokens": 1}', 1007, "length >= 1"),
+            ('{"text": "a"}', 1007, "max_new_tokens"),
+            ('{"text": "a", "max_new_tokens": 600}', 1008, "512 positions"),
+        ):
+            with connect(server.url) as socket:
+                socket.send(refused)
+                with pytest.raises(ConnectionClosedError, match=reason) as closed:
+                    socket.recv()
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == code
+    assert found.new_tokens == TOKENS
+    assert found.rest.trunk_s > 0
+    # A header of two bytes and a mask up; two bytes for each token and the end down.
+    assert crossed.up == found.first.bytes_up + 6
+    assert crossed.down == found.first.bytes_down + found.rest.bytes_down + 2 * (TOKENS + 1)
+    assert found.first.bytes_down + found.rest.bytes_down >= len(found.text.encode())
+
+
+def test_a_device_process_that_fails_says_why(tmp_path, capfd) -> None:
+    setup = SplitEnds(
+        bundle=str(tmp_path), url="ws://127.0.0.1:1", codec="fp16", max_positions=8, threads=1
+    )
+    with pytest.raises(ProcessFailed, match="the device side failed"), device_process(setup):
+        pass
+    assert "is not a bundle" in capfd.readouterr().err
+
+
+def test_nobody_serves_a_whole_model() -> None:
+    url = f"ws://127.0.0.1:{free_port()}"
+    with pytest.raises(ServerUnreachable), cloud_device(CloudOnly(url=url)):
+        pass
+
+
+def test_a_prompt_has_as_many_tokens_as_wanted() -> None:
+    prompt = make_prompt(lambda text: [len(word) for word in text.split()], str, 200)
+    assert prompt.token_ids[:6] == (3, 5, 4, 3, 7, 2)
+    assert len(prompt.token_ids) == 200
+    assert prompt.text(3) == "(3, 5, 4)"
