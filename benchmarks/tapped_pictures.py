@@ -16,7 +16,10 @@ from textwrap import fill
 import numpy as np
 
 from audit.pictures import PictureAttack, PicturesAudit, audit_pictures
+from edge_runtime.graph_session import RuntimeSettings
+from edge_runtime.pictures.prompts import PromptEncoders, load_prompt_encoders
 from export.progress import progress_on_stderr
+from lambda_split.image_bundle import load_image_bundle
 
 
 def main() -> None:
@@ -32,6 +35,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=25, help="of a picture (%(default)s)")
     parser.add_argument("--after", default="5,13,25", help="steps that were seen (%(default)s)")
     parser.add_argument("--pairs", default="8,64,200", help="to learn from (%(default)s)")
+    parser.add_argument("--guidance", type=float, default=5.0, help="its scale (%(default)s)")
+    parser.add_argument("--bundle", metavar="FOLDER", help="encode prompts with its text encoders")
     parser.add_argument("--threads", type=int, default=2, help="of torch (%(default)s)")
     parser.add_argument("--out", type=pathlib.Path, metavar="FOLDER", help="draw a PNG there")
     args = parser.parse_args()
@@ -41,7 +46,9 @@ def main() -> None:
     progress = progress_on_stderr()
     found = audit_pictures(
         args.model,
+        encoders=None if args.bundle is None else encoders_of(args.bundle),
         steps=args.steps,
+        guidance=args.guidance,
         after=[int(count) for count in args.after.split(",")],
         pairs=[int(count) for count in args.pairs.split(",")],
         whole_formats=("fp16",),
@@ -55,12 +62,17 @@ def main() -> None:
         draw_sheet(found, args.out / "tapped_pictures.png")
 
 
+def encoders_of(bundle: str) -> PromptEncoders:
+    """A bundle's text encoders, in its own weight format."""
+    return load_prompt_encoders(load_image_bundle(bundle), RuntimeSettings())
+
+
 def table(found: PicturesAudit) -> list[str]:
     """Prompts in a sentence, pictures in a table."""
     prompts, control = found.prompts, found.control
     sentence = (
         f"{prompts.recovered} of {prompts.total} tokens of {len(found.captions)} prompts were found"
-        f" in {prompts.seconds:.1f} s; {control.recovered} of noise."
+        f" in {prompts.seconds:.1f} s; {control.recovered} of {control.total} from noise."
     )
     lines = [
         sentence,

@@ -30,7 +30,7 @@ from audit.pictures.findings import PictureAttack, PicturesAudit, PictureSetting
 from audit.pictures.model import open_public_model
 from audit.pictures.prompts import attack_prompts
 from audit.pictures.scores import likeness
-from audit.pictures.searching import ROUNDS
+from audit.pictures.searching import ASSUMED_GUIDANCE, ROUNDS
 from audit.pictures.sessions import Session, deep_sessions, whole_sessions
 from audit.pictures.tapped import TappedPicture, read_messages
 from edge_runtime.pictures.prompts import PromptEncoders
@@ -93,7 +93,8 @@ def audit_pictures(
         encoders: A bundle's text encoders, to encode prompts as its device does; the pipeline's own
             in PyTorch where None, which is what a bundle of fp32 weights computes.
         steps: Of a picture.
-        guidance: Scale of classifier-free guidance.
+        guidance: Scale of classifier-free guidance of the pictures to attack. With the split
+            ``deep`` it does not cross, and whoever attacks takes it to be 5.
         after: After how many steps pictures are looked for; half of them and all where None.
         pairs: How many pictures of his own he fits the linear map on.
         whole_formats: Labels of the formats of the split ``whole``; one at least.
@@ -209,7 +210,7 @@ def _plans(
         raise UsageError(f"steps must be from 1 to {MAX_STEPS}, not {steps}")
     if any(count < 1 for count in pairs):
         raise UsageError("pairs to learn from must be 1 at least")
-    return Plan(attacked, (0,), steps, guidance), Plan(own, (), steps, guidance)
+    return Plan(attacked, (0,), steps, guidance), Plan(own, (), steps, ASSUMED_GUIDANCE)
 
 
 def _ends(sessions: Sequence[Session]) -> Floats:

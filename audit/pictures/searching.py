@@ -22,10 +22,11 @@ from lambda_split.diffusion.solvers import make_solver
 from lambda_split.errors import UsageError
 from lambda_split.partition.pipelines.deep import FirstBlocks
 
-__all__ = ["ROUNDS", "search"]
+__all__ = ["ASSUMED_GUIDANCE", "ROUNDS", "search"]
 
 Floats = npt.NDArray[np.float32]
 ROUNDS = 400
+ASSUMED_GUIDANCE = 5.0  # with the split ``deep`` it does not cross: what devices ask for by default
 _RATE = 0.1
 
 
@@ -34,7 +35,7 @@ def search(
     pictures: Sequence[TappedPicture],
     step: int,
     *,
-    guidance: float = 5.0,
+    guidance: float = ASSUMED_GUIDANCE,
     rounds: int = ROUNDS,
 ) -> tuple[Floats, float]:
     """Search for the latents of a step by gradient descent (Adam), from zeros.
