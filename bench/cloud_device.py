@@ -10,9 +10,9 @@ import msgspec
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
+from bench.cloud_protocol import MAX_MESSAGE_BYTES, Done, Prompt
 from bench.memory import peak_rss
 from bench.orders import CloudOnly, Cost, Generate, Generated
-from bench.whole_protocol import MAX_MESSAGE_BYTES, Done, Prompt
 from lambda_split.errors import ConnectionLost, ServerUnreachable
 
 __all__ = ["CloudDevice", "cloud_device"]

@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     server = parser.add_argument_group("a server that is there already, instead of MODEL")
     server.add_argument(
-        "--bundle", metavar="DIR", help="what 'export' wrote; only its split is measured"
+        "--bundle", metavar="DIR", help="what 'export' wrote; only its own splits are measured"
     )
     server.add_argument(
         "--url",

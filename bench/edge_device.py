@@ -1,6 +1,6 @@
 """A device that has the whole model: two graphs under onnxruntime, and nothing in the cloud.
 
-The head of one bundle has all layers but the last, the tail of another one the last: together they
+The head of one split has all layers but the last, the tail of another one the last: together they
 are the model, so no format or graph of their own is needed.
 """
 
@@ -26,14 +26,16 @@ class EdgeDevice:
     """Generates without a cloud."""
 
     def __init__(self, setup: EdgeOnly) -> None:
-        """Load both bundles.
+        """Load both graphs.
 
         Raises:
-            BundleError: one of them is no bundle.
+            BundleError: the bundle cannot be read.
+            UsageError: it has no such splits.
         """
+        bundle = load_bundle(setup.bundle)
         settings = RuntimeSettings(threads=setup.threads)
-        self._head = load_head(load_bundle(setup.head_bundle), settings)
-        self._tail = load_tail(load_bundle(setup.tail_bundle), settings)
+        self._head = load_head(bundle.at(setup.head_split), settings)
+        self._tail = load_tail(bundle.at(setup.tail_split), settings)
         self._head_cache = self._head.new_cache(setup.max_positions)
         self._tail_cache = self._tail.new_cache(setup.max_positions)
         self._max_positions = setup.max_positions

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import pathlib
 import urllib.parse
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -19,7 +19,6 @@ from bench.plan import GROWTH_TOKENS, contexts, edge_splits
 from bench.prompts import BenchPrompt
 from bench.results import Bytes, Growth, GrowthPoint, Measurement, Model, Run
 from bench.settings import BenchSettings
-from lambda_split.split import Split
 
 __all__ = ["Ground", "Server", "measure"]
 
@@ -53,14 +52,14 @@ class Ground:
     Attributes:
         settings: What was asked for.
         model: Of what.
-        bundles: Their folders, by split.
+        bundle: A folder with all splits that are measured.
         prompt: What generations continue.
         token_file: Holds the bearer token for the server, where there is one.
     """
 
     settings: BenchSettings
     model: Model
-    bundles: Mapping[Split, pathlib.Path]
+    bundle: pathlib.Path
     prompt: BenchPrompt
     token_file: str | None = None
 
@@ -206,8 +205,9 @@ def _device(case: Case, ground: Ground, link: EmulatedLink | None) -> Device:
     if link is None:
         first, second = edge_splits(ground.model.layer_count)
         return EdgeOnly(
-            head_bundle=str(ground.bundles[first]),
-            tail_bundle=str(ground.bundles[second]),
+            bundle=str(ground.bundle),
+            head_split=first,
+            tail_split=second,
             max_positions=positions,
             threads=settings.threads,
         )
@@ -215,7 +215,8 @@ def _device(case: Case, ground: Ground, link: EmulatedLink | None) -> Device:
     if case.split is None:
         return CloudOnly(url=url)
     return SplitEnds(
-        bundle=str(ground.bundles[case.split]),
+        bundle=str(ground.bundle),
+        split=case.split,
         url=url,
         codec=settings.codec,
         max_positions=positions,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from lambda_split.split import Split
+
 __all__ = ["CloudOnly", "Cost", "Device", "EdgeOnly", "Generate", "Generated", "Ready", "SplitEnds"]
 
 
@@ -12,6 +14,7 @@ class SplitEnds(msgspec.Struct, frozen=True, kw_only=True, tag="split"):
 
     Attributes:
         bundle: Their folder.
+        split: Of those that the bundle has.
         url: The trunk service.
         codec: How hidden states cross.
         max_positions: Of the session.
@@ -20,6 +23,7 @@ class SplitEnds(msgspec.Struct, frozen=True, kw_only=True, tag="split"):
     """
 
     bundle: str
+    split: Split
     url: str
     codec: str
     max_positions: int
@@ -28,17 +32,19 @@ class SplitEnds(msgspec.Struct, frozen=True, kw_only=True, tag="split"):
 
 
 class EdgeOnly(msgspec.Struct, frozen=True, kw_only=True, tag="edge-only"):
-    """The whole model on the device, as the head of one bundle and the tail of another.
+    """The whole model on the device, as the head of one split and the tail of another.
 
     Attributes:
-        head_bundle: Its head has all layers but the last.
-        tail_bundle: Its tail has the last layer.
+        bundle: Their folder.
+        head_split: Its head has all layers but the last.
+        tail_split: Its tail has the last layer.
         max_positions: Of the caches.
         threads: CPU threads; the library's choice where None.
     """
 
-    head_bundle: str
-    tail_bundle: str
+    bundle: str
+    head_split: Split
+    tail_split: Split
     max_positions: int
     threads: int | None
 

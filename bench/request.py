@@ -71,14 +71,14 @@ class Request:
 
 
 def settings_for(
-    request: Request, model: Model, given: tuple[Split, WeightFormat] | None
+    request: Request, model: Model, given: tuple[tuple[Split, ...], WeightFormat] | None
 ) -> BenchSettings:
     """What is measured of a model.
 
     Args:
         request: What was asked for.
         model: The model.
-        given: Where there is a bundle already: its split and the format of its weights.
+        given: Where there is a bundle already: its splits and the format of its weights.
 
     Raises:
         PromptTooLong: prompt and new tokens take more positions than the model has.
@@ -98,9 +98,7 @@ def settings_for(
         modes = MODES if given is None else ("split", "split-everything")
     splits: tuple[Split, ...] = ()
     if {"split", "split-everything"} & set(modes):
-        splits = (
-            symmetric_splits(request.depths, model.layer_count) if given is None else (given[0],)
-        )
+        splits = symmetric_splits(request.depths, model.layer_count) if given is None else given[0]
     else:
         context = 0  # the table of growth is of splits
     return BenchSettings(

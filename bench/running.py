@@ -1,4 +1,4 @@
-"""The whole benchmark: bundles, servers, cases one after another, and the report."""
+"""The whole benchmark: a bundle, servers, cases one after another, and the report."""
 
 from __future__ import annotations
 
@@ -24,11 +24,13 @@ from bench.settings import BenchSettings
 from bench.source import Source, open_source
 from bench.store import Store
 from export import ExportSettings, export_bundle
+from lambda_split.bundle import load_bundle
+from lambda_split.errors import BundleError
 from lambda_split.split import Split
 
 __all__ = ["run_benchmark", "splits_of"]
 
-_WORK = ".work"  # bundles, until all is measured
+_WORK = ".bundle"  # until all is measured
 _EXPORT_S = 5.0  # as estimate_s: only for the remaining time
 
 
@@ -72,7 +74,7 @@ def run_benchmark(request: Request) -> tuple[str, pathlib.Path]:
 
 
 def splits_of(cases: Sequence[Case], layer_count: int) -> tuple[Split, ...]:
-    """The splits whose bundles the cases need, without repeats."""
+    """The splits that the cases need, without repeats."""
     needed: list[Split] = []
     for case in cases:
         if case.split is not None:
@@ -85,18 +87,21 @@ def splits_of(cases: Sequence[Case], layer_count: int) -> tuple[Split, ...]:
 def _measure_all(cases: Sequence[Case], bench: _Bench) -> None:
     settings = bench.settings
     splits = splits_of(cases, bench.source.model.layer_count)
-    exports = 0 if bench.source.given is not None else len(splits)
+    exports = len(splits) if bench.request.bundle is None else 0
     total = exports * _EXPORT_S + sum(estimate_s(case, settings) for case in cases)
     with contextlib.closing(BenchProgress(total)) as progress:
+        bundle = bench.work
         if bench.request.bundle is not None:
-            bundles = dict.fromkeys(splits, pathlib.Path(bench.request.bundle))
-        else:
-            bundles = {split: _export(split, bench, progress) for split in splits}
+            bundle = pathlib.Path(bench.request.bundle)
+        elif splits:
+            progress.begin("export")
+            _export(splits, bench)
+            progress.done(exports * _EXPORT_S)
         longest = max(settings.prompt_tokens, settings.max_context)
         ground = Ground(
             settings,
             bench.source.model,
-            bundles,
+            bundle,
             make_prompt(bench.source.encode, bench.source.decode, longest),
             bench.request.token_file,
         )
@@ -113,16 +118,23 @@ def _without_link(case: Case) -> Case:
     return msgspec.structs.replace(case, link=None)
 
 
-def _export(split: Split, bench: _Bench, progress: BenchProgress) -> pathlib.Path:
-    """Export a bundle, unless it is there already: one that is there is whole."""
-    folder = bench.work / f"{split.head_layers}-{split.tail_layers}"
-    if not folder.exists():
-        progress.begin(f"export of split {split.head_layers} + {split.tail_layers}")
-        settings = ExportSettings(split=split, weights=bench.settings.weights)
-        # Here, where torch is loaded already, and not in a process of its own.
-        export_bundle(bench.request.checkpoint, folder, settings)
-    progress.done(_EXPORT_S)
-    return folder
+def _export(splits: Sequence[Split], bench: _Bench) -> None:
+    """Export a bundle of all splits, unless there is one already: then it is whole."""
+    if bench.work.exists():
+        try:
+            if set(splits) <= set(load_bundle(bench.work, check_contents=False).manifest.choices):
+                return
+        except BundleError:
+            pass  # it is made anew
+    first, *others = splits
+    settings = ExportSettings(
+        split=first,
+        further_splits=tuple(others),
+        weights=bench.settings.weights,
+        overwrite=True,
+    )
+    # Here, where torch is loaded already, and not in a process of its own.
+    export_bundle(bench.request.checkpoint, bench.work, settings)
 
 
 @contextlib.contextmanager

@@ -14,15 +14,15 @@ from lambda_split.split import Split
 __all__ = ["Service", "serve", "service_of"]
 
 Service = Split | str  # a split's trunk, or one of the two below
-NONE = "none"
-WHOLE = "whole"
+NOTHING = "nothing"
+CLOUD_ONLY = "cloud-only"
 
 
 def service_of(case: Case) -> Service:
     """Which server a case needs: cases with the same one share it."""
     if case.split is not None:
         return case.split
-    return NONE if case.link is None else WHOLE
+    return NOTHING if case.link is None else CLOUD_ONLY
 
 
 @contextlib.contextmanager
@@ -40,8 +40,8 @@ def serve(model: str, service: Service, settings: BenchSettings) -> Iterator[Ser
             options += ["--head-layers", str(service.head_layers)]
             options += ["--tail-layers", str(service.tail_layers)]
             process = stack.enter_context(serving(model, *options))
-        elif service == WHOLE:
-            process = stack.enter_context(running("bench.whole_service", model, *options))
+        elif service == CLOUD_ONLY:
+            process = stack.enter_context(running("bench.cloud_service", model, *options))
         else:
             yield None
             return

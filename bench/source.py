@@ -23,13 +23,13 @@ class Source:
         model: What it is.
         encode: Makes token ids of text.
         decode: The way back.
-        given: Where there is a bundle already: its split and the format of its weights.
+        given: Where there is a bundle already: its splits and the format of its weights.
     """
 
     model: Model
     encode: Callable[[str], Sequence[int]]
     decode: Callable[[Sequence[int]], str]
-    given: tuple[Split, WeightFormat] | None
+    given: tuple[tuple[Split, ...], WeightFormat] | None
 
 
 def open_source(request: Request) -> Source:
@@ -71,5 +71,5 @@ def _bundle(folder: str) -> Source:
         layer_count=manifest.geometry.layer_count,
         max_positions=manifest.geometry.max_positions,
     )
-    given = manifest.split, manifest.graphs["head"].weights
+    given = manifest.choices, manifest.graphs["head"].weights
     return Source(model, tokenizer.encode, tokenizer.decode, given)

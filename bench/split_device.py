@@ -70,7 +70,7 @@ def split_device(setup: SplitEnds) -> Iterator[SplitDevice]:
     """
     token = None if setup.token_file is None else read_token_file(setup.token_file)
     with TextGenerator.open(
-        _without_stops(load_bundle(setup.bundle)),
+        _without_stops(load_bundle(setup.bundle).at(setup.split)),
         setup.url,
         token=token,
         codec=setup.codec,

@@ -12,22 +12,23 @@ from websockets.exceptions import ConnectionClosedError
 from websockets.sync.client import connect
 
 from bench.cloud_device import cloud_device
+from bench.cloud_model import CloudModel
 from bench.device_process import device_process
 from bench.edge_device import EdgeDevice
 from bench.link import emulated_link
 from bench.memory import peak_rss
 from bench.orders import CloudOnly, EdgeOnly, Generate, SplitEnds
+from bench.plan import edge_splits
 from bench.prompts import make_prompt
 from bench.serving import serve
 from bench.split_device import split_device
-from bench.whole_model import WholeModel
 from export import ExportSettings, export_bundle
 from lambda_split.errors import ProcessFailed, PromptTooLong, ServerUnreachable
 from lambda_split.partition import open_checkpoint
 from lambda_split.split import Split
 from tests.bench.figures import settings
 from tests.servers import free_port
-from tests.tiny_models import save_tiny
+from tests.tiny_models import LAYERS, save_tiny
 
 TOKENS = 6
 PROMPT = tuple(range(5, 45))
@@ -51,12 +52,11 @@ def expected(model) -> tuple[int, ...]:
 
 
 @pytest.fixture(scope="module")
-def bundles(model, tmp_path_factory) -> dict[Split, pathlib.Path]:
-    found = {}
-    for split in (Split(1, 1), Split(5, 0), Split(0, 1)):
-        found[split] = tmp_path_factory.mktemp("bundles") / "bundle"
-        export_bundle(str(model), found[split], ExportSettings(split=split, weights="fp32"))
-    return found
+def bundle(model, tmp_path_factory) -> pathlib.Path:
+    folder = tmp_path_factory.mktemp("bundles") / "bundle"
+    settings = ExportSettings(split=Split(1, 1), further_splits=edge_splits(LAYERS), weights="fp32")
+    export_bundle(str(model), folder, settings)
+    return folder
 
 
 def _order(tokens: int = TOKENS, **changes: object) -> Generate:
@@ -65,7 +65,7 @@ def _order(tokens: int = TOKENS, **changes: object) -> Generate:
 
 @pytest.mark.slow
 def test_the_whole_model_in_the_cloud(model, expected) -> None:
-    whole = WholeModel(open_checkpoint(str(model)), "float32")
+    whole = CloudModel(open_checkpoint(str(model)), "float32")
     assert tuple(whole.generate(PROMPT, TOKENS)) == expected
     assert tuple(whole.generate(PROMPT, TOKENS)) == expected  # nothing is left of the first
     with pytest.raises(PromptTooLong, match="506 tokens but the session holds 512"):
@@ -73,11 +73,12 @@ def test_the_whole_model_in_the_cloud(model, expected) -> None:
 
 
 @pytest.mark.slow
-def test_the_whole_model_on_the_device(bundles, expected) -> None:
+def test_the_whole_model_on_the_device(bundle, expected) -> None:
     device = EdgeDevice(
         EdgeOnly(
-            head_bundle=str(bundles[Split(5, 0)]),
-            tail_bundle=str(bundles[Split(0, 1)]),
+            bundle=str(bundle),
+            head_split=edge_splits(LAYERS)[0],
+            tail_split=edge_splits(LAYERS)[1],
             max_positions=64,
             threads=1,
         )
@@ -92,12 +93,13 @@ def test_the_whole_model_on_the_device(bundles, expected) -> None:
 
 
 @pytest.mark.slow
-def test_a_split_that_sends_new_positions_or_everything(model, bundles, expected) -> None:
+def test_a_split_that_sends_new_positions_or_everything(model, bundle, expected) -> None:
     with serve(str(model), Split(1, 1), settings(threads=1)) as server:
         assert server is not None
         assert peak_rss(server.pid) > 50e6
         setup = SplitEnds(
-            bundle=str(bundles[Split(1, 1)]),
+            bundle=str(bundle),
+            split=Split(1, 1),
             url=server.url,
             codec="fp32",
             max_positions=64,
@@ -127,7 +129,7 @@ def test_only_text_crosses_to_a_whole_model(model) -> None:
     text = "Once upon a time"
     order = Generate(token_ids=(), text=text, max_new_tokens=TOKENS)
     with contextlib.ExitStack() as stack:
-        server = stack.enter_context(serve(str(model), "whole", settings(threads=1)))
+        server = stack.enter_context(serve(str(model), "cloud-only", settings(threads=1)))
         assert server is not None
         link = stack.enter_context(emulated_link(server.address, ""))
         url = f"ws://{link.address[0]}:{link.address[1]}"
@@ -157,14 +159,19 @@ def test_only_text_crosses_to_a_whole_model(model) -> None:
 
 def test_a_device_process_that_fails_says_why(tmp_path, capfd) -> None:
     setup = SplitEnds(
-        bundle=str(tmp_path), url="ws://127.0.0.1:1", codec="fp16", max_positions=8, threads=1
+        bundle=str(tmp_path),
+        split=Split(1, 1),
+        url="ws://127.0.0.1:1",
+        codec="fp16",
+        max_positions=8,
+        threads=1,
     )
     with pytest.raises(ProcessFailed, match="the device side failed"), device_process(setup):
         pass
     assert "is not a bundle" in capfd.readouterr().err
 
 
-def test_nobody_serves_a_whole_model() -> None:
+def test_nobody_serves_a_cloud_model() -> None:
     url = f"ws://127.0.0.1:{free_port()}"
     with pytest.raises(ServerUnreachable), cloud_device(CloudOnly(url=url)):
         pass

@@ -48,7 +48,7 @@ def test_splits_have_fewer_layers_where_the_model_has(layers, expected):
 
 
 @pytest.mark.parametrize("layers", [2, 3, 8])
-def test_a_head_and_a_tail_are_the_whole_model(layers):
+def test_a_head_and_a_tail_are_the_cloud_model(layers):
     first, second = edge_splits(layers)
     assert [*first.head(), *second.tail(layers)] == list(range(layers))
     first.check(layers)
@@ -96,7 +96,13 @@ def test_cases_that_take_turns_follow_each_other():
     assert splits_of(cases, 8) == (Split(7, 0), Split(0, 1), Split(1, 1), Split(3, 3))
     assert splits_of(cases[1:5], 8) == (Split(1, 1),)
     services = [service_of(case) for case in cases]
-    assert services == ["none", "whole", "whole", *[Split(1, 1)] * 8, *[Split(3, 3)] * 4]
+    assert services == [
+        "nothing",
+        "cloud-only",
+        "cloud-only",
+        *[Split(1, 1)] * 8,
+        *[Split(3, 3)] * 4,
+    ]
 
 
 def test_a_slow_link_and_a_long_context_take_longer():
@@ -137,11 +143,11 @@ def test_settings_follow_from_the_model():
     assert (found.server, found.weights, found.max_context) == ("own", "int4", 1024)
 
 
-def test_a_bundle_brings_its_split_and_weights():
+def test_a_bundle_brings_its_splits_and_weights():
     request = _request(bundle="folder", url="ws://127.0.0.1:1")
-    found = settings_for(request, MODEL, (Split(2, 1), "int8"))
+    found = settings_for(request, MODEL, ((Split(2, 1), Split(1, 1)), "int8"))
     assert found.modes == ("split", "split-everything")
-    assert found.splits == (Split(2, 1),)
+    assert found.splits == (Split(2, 1), Split(1, 1))
     assert (found.server, found.weights) == ("given", "int8")
 
 

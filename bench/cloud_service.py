@@ -1,6 +1,6 @@
-"""A service of a whole model, what the split is compared with: ``python -m bench.whole_service``.
+"""A service of a whole model, what the split is compared with: ``python -m bench.cloud_service``.
 
-    python -m bench.whole_service demo --dtype float32
+    python -m bench.cloud_service demo --dtype float32
 
 It listens on a free loopback port, says ``listening on ws://HOST:PORT``, and serves one prompt at a
 time until it is ended. It has neither tokens nor TLS: it is for benchmarks only.
@@ -19,8 +19,8 @@ import msgspec
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection, serve
 
+from bench.cloud_protocol import MAX_MESSAGE_BYTES, Done, Prompt
 from bench.settings import Dtype
-from bench.whole_protocol import MAX_MESSAGE_BYTES, Done, Prompt
 from lambda_split.arguments import positive
 from lambda_split.errors import LambdaSplitError, UsageError
 
@@ -51,7 +51,7 @@ def main() -> int:
 def _serve(args: argparse.Namespace) -> None:
     import torch
 
-    from bench.whole_model import WholeModel
+    from bench.cloud_model import CloudModel
     from edge_runtime.detokenizer import Detokenizer
     from edge_runtime.tokenizer import Tokenizer
     from export.tokenizer_file import read_tokenizer
@@ -61,7 +61,7 @@ def _serve(args: argparse.Namespace) -> None:
         torch.set_num_threads(args.threads)
     checkpoint = open_checkpoint(args.model)
     tokenizer = Tokenizer(read_tokenizer(checkpoint).tokenizer, checkpoint.vocab_size)
-    model = WholeModel(checkpoint, args.dtype)
+    model = CloudModel(checkpoint, args.dtype)
 
     def reply(connection: ServerConnection, prompt: Prompt) -> None:
         token_ids = tokenizer.encode(prompt.text)

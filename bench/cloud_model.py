@@ -17,13 +17,13 @@ from lambda_split.errors import InternalError, PromptTooLong
 from lambda_split.partition import Checkpoint, Masks, load_head, load_tail
 from lambda_split.split import Split
 
-__all__ = ["WholeModel"]
+__all__ = ["CloudModel"]
 
 _NO_MASKS = Masks(None, None)
 _ALL_TO_THE_TRUNK = Split(0, 0)
 
 
-class WholeModel:
+class CloudModel:
     """One conversation at a time, greedy.
 
     Attributes:
