@@ -6,8 +6,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
+from audit.attacks.alignment import whitening
 from audit.attacks.inverter import InverterSettings, Pairs, take_positions, train_inverter
 from audit.attacks.open_weights import guess_from_length, nearest_embedding, public_tail, replay
 from audit.attacks.search import Likelihood, SearchSettings, search
@@ -20,6 +23,8 @@ from lambda_split.partition.whole import WholeModel
 from lambda_split.wire.frames import Codec
 
 __all__ = ["AttackedSetting", "known_pairs"]
+
+Floats = npt.NDArray[np.float32]
 
 # How far a codec's rounding can take a state away, as a share of its length; a few times what it
 # is on average, and far below the distance between two tokens.
@@ -70,8 +75,16 @@ class AttackedSetting:
             lambda tap: nearest_embedding(self.public, tap.up[: len(tap.prompt_ids)]),
         )
 
-    def search(self, beams: int = 1) -> Finding:
-        """The vocabulary search through the public head; with the noise's likelihood, if any."""
+    def search(
+        self, beams: int = 1, *, through: WholeModel | None = None, whose: str = ""
+    ) -> Finding:
+        """The vocabulary search through the public head; with the noise's likelihood, if any.
+
+        Args:
+            beams: Prefixes that are kept where there is noise.
+            through: Another model's head instead.
+            whose: What that model is, for the name of the attack.
+        """
         defence = self.victim.setting.defence
         likelihood = _likelihood(self.victim)
         if defence.kind == "permutation":
@@ -85,9 +98,9 @@ class AttackedSetting:
         name = "vocabulary search" if likelihood is None else "vocabulary search with prior"
         return self._prompts(
             "open-weights",
-            name,
+            name + whose,
             lambda tap: search(
-                self.public,
+                self.public if through is None else through,
                 self._head_layers,
                 tap.up[: len(tap.prompt_ids)],
                 self._known(tap),
@@ -105,6 +118,53 @@ class AttackedSetting:
             lambda tap: search(
                 self.public, depth, tap.down[: len(tap.prompt_ids)], self._known(tap), settings
             ),
+        )
+
+    def search_as_if_noise(self, squared_distance: float, beams: int) -> Finding:
+        """The search with a prior, taking what differs from the public head for Gaussian noise.
+
+        Args:
+            squared_distance: Mean squared difference of a value from the public head's.
+            beams: Prefixes that are kept.
+        """
+        settings = SearchSettings(
+            beams=beams, prior=True, likelihood=lambda squared: -squared / (2 * squared_distance)
+        )
+        return self._prompts(
+            "open-weights",
+            "vocabulary search with prior",
+            lambda tap: search(
+                self.public,
+                self._head_layers,
+                tap.up[: len(tap.prompt_ids)],
+                self._known(tap),
+                settings,
+            ),
+        )
+
+    def aligned_inverter(
+        self, public: Pairs, traffic: Sequence[Floats], settings: InverterSettings
+    ) -> Finding:
+        """An inverter of public states, after both are brought to the same mean and covariance.
+
+        This needs no text of the victim's, only its traffic (Sun et al. 2016, "Return of
+        frustratingly easy domain adaptation", do the same between images of two kinds).
+
+        Args:
+            public: Text and the public head's states of it.
+            traffic: What the victim sent, without any text: float32 (T, W) each.
+            settings: How the inverter is trained.
+        """
+        begin = time.perf_counter()
+        theirs, ours = whitening(public.states), whitening(traffic)
+        states = tuple(theirs(one) for one in public.states)
+        inverter = train_inverter(Pairs(states, public.token_ids), self.public.vocab_size, settings)
+        trained = time.perf_counter() - begin
+        return self._prompts(
+            "open-weights",
+            "inverter of aligned states (linear)",
+            lambda tap: inverter.tokens(ours(tap.up[: len(tap.prompt_ids)])),
+            seconds=trained,
         )
 
     def public_tail(self) -> Finding:
