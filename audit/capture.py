@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from audit.defences import NOTHING, Defence, apply, noise_scale
+from audit.defending.noise import NOTHING, Defence, apply, noise_scale
 from lambda_split.partition.whole import WholeModel
 from lambda_split.split import Split
 from lambda_split.wire.codecs import decode, encode

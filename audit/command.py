@@ -21,7 +21,7 @@ import pathlib
 import sys
 from typing import get_args
 
-from audit.defences import Defence, Kind
+from audit.defending.noise import Defence, Kind
 from audit.text_plan import TextPlan, default_splits
 from lambda_split.arguments import positive
 from lambda_split.errors import OutputNotWritable
@@ -30,6 +30,7 @@ from lambda_split.wire.frames import Codec
 
 __all__ = ["add_arguments", "run"]
 
+_MOST_STRENGTH = 1e6
 _DEMO_TEXT = pathlib.Path(__file__).parents[1] / "lambda_split/demo_models/text/heldout.jsonl"
 
 
@@ -101,6 +102,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--beams", type=positive, default=default.beams, metavar="N",
         help="prefixes that the search keeps where there is noise (default %(default)s)",
     )  # fmt: skip
+    parser.add_argument(
+        "--train-tail",
+        action="store_true",
+        help="beside each noise, also try a tail that is trained to live with it",
+    )
+    parser.add_argument(
+        "--private-ends", type=strength, action="append", default=[], metavar="S",
+        help="also try a head and a tail trained to look unlike the public ones, S being the weight"
+        " of hiding (repeatable; 1 hides from who does not know the method)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--training-steps", type=positive, default=default.training_steps, metavar="N",
+        help="optimizer steps of such tails and ends (default %(default)s)",
+    )  # fmt: skip
     parser.add_argument("--threads", type=positive, metavar="N", help="default: all cores")
     parser.add_argument(
         "--out",
@@ -156,21 +171,26 @@ def split(text: str) -> Split:
 
 def defence(text: str) -> Defence:
     """An argparse type: a kind, with a strength where it is noise."""
-    kind, _, strength = text.partition(":")
+    kind, _, amount = text.partition(":")
     kinds: dict[str, Kind] = {known: known for known in get_args(Kind)}
     if kind not in kinds:
         raise argparse.ArgumentTypeError(f"unknown defence {kind!r}: one of {', '.join(kinds)}")
     noisy = kind in {"gaussian", "d_chi"}
-    if noisy != bool(strength):
+    if noisy != bool(amount):
         wanted = "needs a strength, as in gaussian:0.5" if noisy else "has no strength"
         raise argparse.ArgumentTypeError(f"{kind} {wanted}")
+    return Defence(kinds[kind], strength(amount) if noisy else 0.0)
+
+
+def strength(text: str) -> float:
+    """An argparse type: how strong a defence is."""
     try:
-        value = float(strength) if strength else 0.0
+        value = float(text)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{strength!r} is not a number") from error
-    if noisy and not 0 < value < 1e6:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from error
+    if not 0 < value < _MOST_STRENGTH:
         raise argparse.ArgumentTypeError("a strength is more than 0")
-    return Defence(kinds[kind], value)
+    return value
 
 
 def _plan(args: argparse.Namespace, layer_count: int) -> TextPlan:
@@ -189,6 +209,9 @@ def _plan(args: argparse.Namespace, layer_count: int) -> TextPlan:
         inverter_steps=args.inverter_steps,
         beams=args.beams,
         seeds=tuple(range(args.seeds)),
+        train_tail=args.train_tail,
+        private_ends=tuple(args.private_ends),
+        training_steps=args.training_steps,
     )
 
 

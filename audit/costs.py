@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from audit.capture import Victim, over_the_wire
-from audit.defences import apply
+from audit.defending.noise import apply
 from lambda_split.wire.frames import payload_bytes
 
 __all__ = ["bytes_per_token", "device_logits", "device_seconds", "perplexity", "root_mean_square"]

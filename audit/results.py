@@ -37,7 +37,8 @@ class SettingRecord(msgspec.Struct, frozen=True, kw_only=True):
         tail_layers: Layers of the tail.
         codec: The wire's layout.
         defence: ``none``, ``gaussian``, ``d_chi``, ``permutation`` …
-        strength: Of the defence; for noise its length as a share of the states'.
+        strength: Of the defence or the private ends; for noise its length as a share of the
+            states'.
         seed: Of noise, secret and training.
         ends: ``public``, or how head and tail were changed.
     """
@@ -57,7 +58,8 @@ class SettingRecord(msgspec.Struct, frozen=True, kw_only=True):
         if self.defence != "none":
             parts.append(f"{self.defence} {self.strength:g}" if self.strength else self.defence)
         if self.ends != "public":
-            parts.append(self.ends)
+            alone = self.defence == "none"
+            parts.append(f"{self.ends} {self.strength:g}" if alone else self.ends)
         return ", ".join(parts)
 
 

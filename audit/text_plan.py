@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from audit.defences import Defence
+from audit.defending.noise import Defence
 from lambda_split.split import Split
 from lambda_split.wire.frames import Codec
 
 __all__ = ["TextPlan", "default_splits"]
+
+_TRAINING_POSITIONS = 60_000  # that tails and private ends are trained on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +32,9 @@ class TextPlan:
         transformer: Also train a transformer, on the most known text.
         beams: Prefixes that the search keeps where there is noise.
         seeds: Each defence is tried with each of these.
+        train_tail: Beside noise, also try a tail that is trained for it.
+        private_ends: Strengths of private ends to try.
+        training_steps: Optimizer steps of tails and private ends.
     """
 
     splits: tuple[Split, ...]
@@ -48,6 +53,15 @@ class TextPlan:
     transformer: bool = True
     beams: int = 2
     seeds: tuple[int, ...] = (0,)
+    train_tail: bool = False
+    private_ends: tuple[float, ...] = ()
+    training_steps: int = 300
+
+    @property
+    def training_positions(self) -> int:
+        """How many positions of other text are needed."""
+        known = max(self.known_positions, default=0)
+        return max(known, _TRAINING_POSITIONS) if self.train_tail or self.private_ends else known
 
 
 def default_splits(layer_count: int) -> tuple[Split, ...]:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from audit.command import defence, split
-from audit.defences import Defence
+from audit.defending.noise import Defence
 from lambda_split.cli import main
 from lambda_split.split import Split
 from tests.tiny_models import save_tiny

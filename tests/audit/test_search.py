@@ -9,7 +9,7 @@ import torch
 from audit.attacks.open_weights import guess_from_length, nearest_embedding, public_tail, replay
 from audit.attacks.search import SearchSettings, search
 from audit.capture import Setting, Victim, capture
-from audit.defences import Defence
+from audit.defending.noise import Defence
 from lambda_split.partition import open_checkpoint
 from lambda_split.partition.whole import load_whole
 from lambda_split.split import Split

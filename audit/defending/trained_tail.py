@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from audit.capture import Victim
-from audit.defences import apply
+from audit.defending.noise import apply
 from lambda_split.partition.whole import WholeModel, with_private_ends
 
 __all__ = ["TrainedTailSettings", "train_tail"]

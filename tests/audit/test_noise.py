@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from audit.defences import NOTHING, Defence, apply, epsilon, noise_scale
+from audit.defending.noise import NOTHING, Defence, apply, epsilon, noise_scale
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "d_chi"])
