@@ -56,7 +56,7 @@ class Job:
 
 
 def jobs(subject: Subject) -> Iterator[Job]:
-    """All parts, in the order of the report; each captures for itself, so that none keeps memory."""
+    """All parts, in the order of the report; each captures anew, so that none keeps memory."""
     plan = subject.plan
     first = plan.splits[0]
     for split in plan.splits:
