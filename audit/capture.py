@@ -71,12 +71,14 @@ class Tap:
     """One generation: what was secret, and what crossed.
 
     Attributes:
+        split: Where the model was cut: the hello says it.
         prompt_ids: The prompt's tokens.
         reply_ids: The tokens that were generated.
         up: float32 (P + R - 1, W): what the cloud got, for every token but the last.
         down: float32 (P + R - 1, W): what it answered. The rows from P - 1 on decide the reply.
     """
 
+    split: Split
     prompt_ids: tuple[int, ...]
     reply_ids: tuple[int, ...]
     up: Floats
@@ -134,4 +136,4 @@ def capture(victim: Victim, prompt_ids: Sequence[int], reply_tokens: int, text: 
     if permuted:
         captured = apply(captured, setting.defence, 0.0, generator)
     replies = tuple(ids[len(prompt_ids) :])
-    return Tap(tuple(prompt_ids), replies, captured, np.concatenate(down))
+    return Tap(split, tuple(prompt_ids), replies, captured, np.concatenate(down))

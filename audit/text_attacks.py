@@ -49,14 +49,6 @@ class AttackedSetting:
     public: WholeModel
     reader: Reader
 
-    @property
-    def _head_layers(self) -> int:
-        return self.victim.setting.split.head_layers
-
-    @property
-    def _tail_layers(self) -> int:
-        return self.victim.setting.split.tail_layers
-
     def guess(self) -> Finding:
         """Who sees sizes and times only, and writes what is likely."""
         return self._prompts(
@@ -101,7 +93,7 @@ class AttackedSetting:
             name + whose,
             lambda tap: search(
                 self.public if through is None else through,
-                self._head_layers,
+                tap.split.head_layers,
                 tap.up[: len(tap.prompt_ids)],
                 self._known(tap),
                 settings,
@@ -110,13 +102,16 @@ class AttackedSetting:
 
     def search_download(self) -> Finding:
         """The vocabulary search on what came back: head and trunk together are a deeper head."""
-        depth = self.public.layer_count - self._tail_layers
         settings = SearchSettings(rounding=_ROUNDING[self.victim.setting.codec])
         return self._prompts(
             "open-weights",
             "vocabulary search on the download",
             lambda tap: search(
-                self.public, depth, tap.down[: len(tap.prompt_ids)], self._known(tap), settings
+                self.public,
+                self.public.layer_count - tap.split.tail_layers,
+                tap.down[: len(tap.prompt_ids)],
+                self._known(tap),
+                settings,
             ),
         )
 
@@ -135,7 +130,7 @@ class AttackedSetting:
             "vocabulary search with prior",
             lambda tap: search(
                 self.public,
-                self._head_layers,
+                tap.split.head_layers,
                 tap.up[: len(tap.prompt_ids)],
                 self._known(tap),
                 settings,
@@ -172,13 +167,13 @@ class AttackedSetting:
         return self._replies(
             "open-weights",
             "public tail",
-            lambda tap: public_tail(self.public, self._tail_layers, tap.down),
+            lambda tap: public_tail(self.public, tap.split.tail_layers, tap.down),
         )
 
     def replay(self) -> Finding:
         """The upload, put through all remaining layers."""
         return self._replies(
-            "open-weights", "replay", lambda tap: replay(self.public, self._head_layers, tap.up)
+            "open-weights", "replay", lambda tap: replay(self.public, tap.split.head_layers, tap.up)
         )
 
     def prompt_inverter(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,12 +16,14 @@ from audit.costs import bytes_per_token, device_seconds, perplexity, root_mean_s
 from audit.defending.noise import epsilon
 from audit.defending.private_ends import PrivateEndsSettings
 from audit.defending.trained_tail import TrainedTailSettings, train_tail
+from audit.moving_attacks import attack_moving_split, draw
 from audit.private_attacks import Knowledge, attack_private_ends, make_owners
 from audit.results import Cost, Finding, SettingRecord
 from audit.text_attacks import AttackedSetting, known_pairs
 from audit.text_plan import TextPlan
 from audit.texts import Reader, Texts
 from lambda_split.partition.whole import WholeModel
+from lambda_split.wire.frames import Codec
 
 __all__ = ["Job", "Subject", "jobs"]
 
@@ -67,6 +70,8 @@ def jobs(subject: Subject) -> Iterator[Job]:
             partial(_open_weights, subject, setting),
         )
     yield from _learned(subject, Setting(first, plan.codec))
+    if len(plan.splits) > 1 and plan.known_positions:
+        yield Job("moving split", 8.0, partial(_moving, subject, plan.codec))
     for defence in plan.defences:
         for seed in plan.seeds if defence.strength else plan.seeds[:1]:
             name = f"{defence.kind} {defence.strength:g}" if defence.strength else defence.kind
@@ -176,6 +181,33 @@ def _private(subject: Subject, setting: Setting, strength: float) -> _Found:
         findings += attack_private_ends(attacked, knowledge, inverter, beams=plan.beams)
         costs.append(_cost(subject, attacked))
     return findings, costs
+
+
+def _moving(subject: Subject, codec: Codec) -> _Found:
+    """One of the plan's splits is drawn for each text."""
+    plan = subject.plan
+    settings = [Setting(split, codec) for split in plan.splits]
+    each = [_attacked(subject, setting, 0, plan.prompts) for setting in settings]
+    drawn = draw(plan.prompts, len(each), seed=0)
+    record = msgspec.structs.replace(each[0].record, defence="moving split")
+    taps = tuple(each[chosen].taps[number] for number, chosen in enumerate(drawn))
+    attacked = replace(each[0], record=record, taps=taps)
+    findings = attack_moving_split(
+        attacked,
+        [one.victim for one in each],
+        subject.texts.other,
+        plan.known_positions[-1],
+        InverterSettings(steps=plan.inverter_steps),
+    )
+    costs = [_cost(subject, one) for one in each]
+    mean = Cost(
+        setting=record,
+        perplexity=statistics.geometric_mean(one.perplexity for one in costs),
+        baseline=subject.baseline,
+        bytes_per_token=costs[0].bytes_per_token,
+        device_s=statistics.fmean(one.device_s for one in costs),
+    )
+    return findings, [mean]
 
 
 def _attacked(
