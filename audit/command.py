@@ -67,9 +67,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         type=defence,
         metavar="KIND[:STRENGTH]",
-        help="what is done to the upload: permutation, gaussian:S or d_chi:S, S being the noise's "
-        "length as a share of the hidden state's (repeatable; default: permutation and five "
-        "strengths of gaussian; 'none' for none)",
+        help="what is done to the upload: permutation; gaussian:S or d_chi:S, S being the noise's "
+        "length as a share of the hidden state's; int:BITS, rounding to 1 to 8 bits a value "
+        "(repeatable; default: permutation and five strengths of gaussian; 'none' for none)",
     )
     parser.add_argument(
         "--seeds", type=positive, default=1, metavar="N", help="runs of each defence (default 1)"
@@ -175,11 +175,14 @@ def defence(text: str) -> Defence:
     kinds: dict[str, Kind] = {known: known for known in get_args(Kind)}
     if kind not in kinds:
         raise argparse.ArgumentTypeError(f"unknown defence {kind!r}: one of {', '.join(kinds)}")
-    noisy = kind in {"gaussian", "d_chi"}
-    if noisy != bool(amount):
-        wanted = "needs a strength, as in gaussian:0.5" if noisy else "has no strength"
+    graded = kind in {"gaussian", "d_chi", "int"}
+    if graded != bool(amount):
+        wanted = "needs a strength, as in gaussian:0.5" if graded else "has no strength"
         raise argparse.ArgumentTypeError(f"{kind} {wanted}")
-    return Defence(kinds[kind], strength(amount) if noisy else 0.0)
+    value = strength(amount) if graded else 0.0
+    if kind == "int" and value not in range(1, 9):
+        raise argparse.ArgumentTypeError("int has 1 to 8 bits")
+    return Defence(kinds[kind], value)
 
 
 def strength(text: str) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from audit.attacks.open_weights import guess_from_length, nearest_embedding, pub
 from audit.attacks.search import Likelihood, SearchSettings, search
 from audit.capture import Tap, Victim
 from audit.costs import device_logits
+from audit.defending.noise import quantize_rows
 from audit.results import Adversary, Finding, SettingRecord, Target
 from audit.scores import bleu, estimate, score
 from audit.texts import Reader
@@ -78,15 +80,17 @@ class AttackedSetting:
             whose: What that model is, for the name of the attack.
         """
         defence = self.victim.setting.defence
+        rounding = _ROUNDING[self.victim.setting.codec]
         likelihood = _likelihood(self.victim)
         if defence.kind == "permutation":
-            settings = SearchSettings(
-                rounding=_ROUNDING[self.victim.setting.codec], sorted_channels=True
-            )
+            settings = SearchSettings(rounding=rounding, view=in_order)
+        elif defence.kind == "int":
+            # The attacker rounds what he compares in the same way, and need not be patient.
+            settings = SearchSettings(view=partial(rounded, bits=int(defence.strength)))
         elif likelihood is not None:
             settings = SearchSettings(beams=beams, prior=True, likelihood=likelihood)
         else:
-            settings = SearchSettings(rounding=_ROUNDING[self.victim.setting.codec])
+            settings = SearchSettings(rounding=rounding)
         name = "vocabulary search" if likelihood is None else "vocabulary search with prior"
         return self._prompts(
             "open-weights",
@@ -275,6 +279,17 @@ class AttackedSetting:
             known_positions=known,
             example=texts[0],
         )
+
+
+def in_order(states: torch.Tensor) -> torch.Tensor:
+    """The channels (…, W) in order of size."""
+    return states.sort(dim=-1).values
+
+
+def rounded(states: torch.Tensor, bits: int) -> torch.Tensor:
+    """States (N, W) or (W,) as a device would have rounded them."""
+    rows = states.reshape(-1, states.shape[-1]).numpy()  # (…, W) -> (N, W)
+    return torch.from_numpy(quantize_rows(rows, bits)).reshape(states.shape)
 
 
 def _likelihood(victim: Victim) -> Likelihood | None:

@@ -73,15 +73,15 @@ def jobs(subject: Subject) -> Iterator[Job]:
     if len(plan.splits) > 1 and plan.known_positions:
         yield Job("moving split", 8.0, partial(_moving, subject, plan.codec))
     for defence in plan.defences:
-        for seed in plan.seeds if defence.strength else plan.seeds[:1]:
+        for seed in plan.seeds if defence.random else plan.seeds[:1]:
             name = f"{defence.kind} {defence.strength:g}" if defence.strength else defence.kind
             setting = Setting(first, plan.codec, defence)
             yield Job(
                 f"defence: {name}, seed {seed}",
-                4.0 * plan.beams if defence.strength else 4.0,
+                4.0 * plan.beams if defence.random else 4.0,
                 partial(_defended, subject, setting, seed),
             )
-            if plan.train_tail and defence.strength:
+            if plan.train_tail and defence.random:
                 yield Job(
                     f"a tail trained for {name}, seed {seed}",
                     0.1 * plan.training_steps,
@@ -138,8 +138,7 @@ def _learned(subject: Subject, setting: Setting) -> Iterator[Job]:
 
 def _defended(subject: Subject, setting: Setting, seed: int) -> _Found:
     plan = subject.plan
-    noisy = setting.defence.strength > 0
-    prompts = plan.defended_prompts if noisy else plan.prompts
+    prompts = plan.defended_prompts if setting.defence.random else plan.prompts
     attacked = _attacked(subject, setting, seed, prompts)
     findings = [attacked.search(plan.beams)]
     if plan.known_positions:

@@ -43,14 +43,15 @@ class SearchSettings:
         likelihood: Log-likelihood of squared distances, (…,) to (…,); only differences count.
         rounding: How far rounding can take a state away, as a share of its length. A candidate that
             is nearer is taken at once; 0 tries the whole vocabulary at every position.
-        sorted_channels: Compare channels in order of size, which a secret permutation leaves alone.
+        view: What is compared of outputs and of what crossed, (…, W) to (…, W): for example the
+            channels in order of size, which a secret permutation leaves alone.
     """
 
     beams: int = 1
     prior: bool = False
     likelihood: Likelihood = field(default=torch.neg)
     rounding: float = 0.0
-    sorted_channels: bool = False
+    view: Callable[[torch.Tensor], torch.Tensor] = field(default=torch.Tensor.detach)
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,9 +134,7 @@ def search(
         One token for each position, the known ones first.
     """
     tree = _Tree(model, depth)
-    target = torch.from_numpy(np.ascontiguousarray(observed))
-    if settings.sorted_channels:
-        target = target.sort(dim=-1).values
+    target = settings.view(torch.from_numpy(np.ascontiguousarray(observed)))
     empty = _Beam((), (), 0.0, torch.zeros(model.vocab_size))  # every first token is as likely
     beams = [empty]
     for token in known:
@@ -188,9 +187,7 @@ def _distances(
     batches = [order[:_LIKELIEST]] if sure else []
     batches += torch.split(order[_LIKELIEST if sure else 0 :], _CANDIDATES_AT_ONCE)
     for candidates in batches:
-        outputs = tree.try_tokens(beam, candidates)  # (C, W)
-        if settings.sorted_channels:
-            outputs = outputs.sort(dim=-1).values
+        outputs = settings.view(tree.try_tokens(beam, candidates))  # (C, W)
         found = (outputs - target).square().sum(-1)
         distances[candidates] = found
         if float(found.min()) < sure:

@@ -5,7 +5,8 @@
 (Dwork & Roth 2014, theorem A.1). *d_χ* noise has a density proportional to exp(-η ‖z‖): two states
 at distance d are then at most η d apart in log-likelihood (Feyisetan et al. 2020). *Permutation*
 shuffles the channels by a secret order; it is no defence by itself, since the trunk has to undo it,
-but others rely on it, and it is cheap to measure.
+but others rely on it, and it is cheap to measure. *int* rounds every value to so few bits, as a
+coarse codec would.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["NOTHING", "Defence", "Kind", "apply", "epsilon", "noise_scale"]
+__all__ = ["NOTHING", "Defence", "Kind", "apply", "epsilon", "noise_scale", "quantize_rows"]
 
 Floats = npt.NDArray[np.float32]
 DELTA = 1e-5
 
 
-Kind = Literal["none", "gaussian", "d_chi", "permutation"]
+Kind = Literal["none", "gaussian", "d_chi", "int", "permutation"]
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,18 @@ class Defence:
     """What is done to the upload.
 
     Attributes:
-        kind: ``none``, ``gaussian``, ``d_chi`` or ``permutation``.
-        strength: For noise, its root-mean-square length as a share of the states' own; 0 without.
+        kind: ``none``, ``gaussian``, ``d_chi``, ``int`` or ``permutation``.
+        strength: For noise, its root-mean-square length as a share of the states' own; for ``int``
+            the bits of a value; else 0.
     """
 
     kind: Kind = "none"
     strength: float = 0.0
+
+    @property
+    def random(self) -> bool:
+        """Whether it is noise."""
+        return self.kind in {"gaussian", "d_chi"}
 
 
 NOTHING = Defence()
@@ -86,6 +93,8 @@ def apply(hidden: Floats, defence: Defence, scale: float, generator: np.random.G
     """
     if defence.kind == "permutation":
         return np.ascontiguousarray(hidden[:, generator.permutation(hidden.shape[1])])
+    if defence.kind == "int":
+        return quantize_rows(hidden, int(defence.strength))
     if scale == 0.0:
         return hidden
     noise = generator.standard_normal(hidden.shape)
@@ -94,3 +103,20 @@ def apply(hidden: Floats, defence: Defence, scale: float, generator: np.random.G
         noise *= lengths / np.linalg.norm(noise, axis=1, keepdims=True)
         return (hidden + noise).astype(np.float32)
     return (hidden + scale * noise).astype(np.float32)
+
+
+def quantize_rows(hidden: Floats, bits: int) -> Floats:
+    """Every row rounded to a few evenly spaced values, its largest magnitude among them.
+
+    Args:
+        hidden: float32 (positions, width).
+        bits: 1 to 8; with 1 only the signs are left, at the row's mean magnitude.
+    """
+    if bits == 1:
+        signs = np.where(hidden < 0, -1.0, 1.0)
+        return (signs * np.abs(hidden).mean(axis=1, keepdims=True)).astype(np.float32)
+    most = 2 ** (bits - 1) - 1
+    step = np.abs(hidden).max(axis=1, keepdims=True) / most
+    step = np.where(step > 0, step, 1.0)
+    made: Floats = (np.rint(hidden / step) * step).astype(np.float32)
+    return made

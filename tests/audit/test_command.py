@@ -50,6 +50,9 @@ def test_a_small_audit_of_a_model_of_one_s_own(tmp_path, capsys) -> None:
         (["--defence", "gaussian:x"], "not a number"),
         (["--defence", "gaussian:nan"], "more than 0"),
         (["--defence", "d_chi:-1"], "more than 0"),
+        (["--defence", "int:9"], "1 to 8 bits"),
+        (["--defence", "int:1.5"], "1 to 8 bits"),
+        (["--private-ends", "0"], "more than 0"),
         (["--texts", "0"], "below 1"),
     ],
 )

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from audit.defending.noise import NOTHING, Defence, apply, epsilon, noise_scale
+from audit.defending.noise import NOTHING, Defence, apply, epsilon, noise_scale, quantize_rows
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "d_chi"])
@@ -40,6 +40,13 @@ def test_nothing_changes_nothing() -> None:
     hidden = np.ones((2, 4), np.float32)
     assert apply(hidden, NOTHING, 0.0, np.random.default_rng(0)) is hidden
     assert noise_scale(NOTHING, 3.0, 4) == 0.0
+
+
+def test_rows_are_rounded_to_their_own_steps() -> None:
+    rows = np.array([[0.0, 1.0, -3.0, 2.9], [0.0, 0.0, 0.0, 0.0]], np.float32)
+    assert quantize_rows(rows, 3).tolist() == [[0.0, 1.0, -3.0, 3.0], [0.0, 0.0, 0.0, 0.0]]
+    assert quantize_rows(rows, 2).tolist() == [[0.0, 0.0, -3.0, 3.0], [0.0, 0.0, 0.0, 0.0]]
+    assert quantize_rows(rows, 1)[0] == pytest.approx([1.725, 1.725, -1.725, 1.725])
 
 
 def test_a_permutation_keeps_the_values_and_is_the_same_for_a_seed() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from audit.attacks.open_weights import guess_from_length, nearest_embedding, pub
 from audit.attacks.search import SearchSettings, search
 from audit.capture import Setting, Victim, capture
 from audit.defending.noise import Defence
+from audit.text_attacks import in_order, rounded
 from lambda_split.partition import open_checkpoint
 from lambda_split.partition.whole import load_whole
 from lambda_split.split import Split
@@ -54,8 +57,17 @@ def test_a_secret_order_of_channels_does_not_help(models) -> None:
     setting = Setting(Split(1, 1), defence=Defence("permutation"))
     tap = capture(Victim(model, setting, 1.0, seed=5), PROMPT, 2)
     assert search(model, 1, tap.up, (), EXACT) != tap.token_ids[:-1]
-    sorting = SearchSettings(rounding=2**-10, sorted_channels=True)
+    sorting = SearchSettings(rounding=2**-10, view=in_order)
     assert search(model, 1, tap.up, (), sorting) == tap.token_ids[:-1]
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_rounding_to_few_bits_does_not_help(models, bits) -> None:
+    model = models("llama")
+    setting = Setting(Split(1, 1), defence=Defence("int", bits))
+    tap = capture(Victim(model, setting, 1.0), PROMPT, 2)
+    settings = SearchSettings(view=partial(rounded, bits=bits))
+    assert search(model, 1, tap.up, (), settings) == tap.token_ids[:-1]
 
 
 def test_several_beams_with_a_prior_find_what_noise_hides_from_one(models) -> None:
