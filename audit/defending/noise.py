@@ -113,10 +113,10 @@ def quantize_rows(hidden: Floats, bits: int) -> Floats:
         bits: 1 to 8; with 1 only the signs are left, at the row's mean magnitude.
     """
     if bits == 1:
-        signs = np.where(hidden < 0, -1.0, 1.0)
-        return (signs * np.abs(hidden).mean(axis=1, keepdims=True)).astype(np.float32)
-    most = 2 ** (bits - 1) - 1
-    step = np.abs(hidden).max(axis=1, keepdims=True) / most
-    step = np.where(step > 0, step, 1.0)
-    made: Floats = (np.rint(hidden / step) * step).astype(np.float32)
-    return made
+        made: Floats = np.where(hidden < 0, -1.0, 1.0) * np.abs(hidden).mean(axis=1, keepdims=True)
+    else:
+        most = 2 ** (bits - 1) - 1
+        step = np.abs(hidden).max(axis=1, keepdims=True) / most
+        step = np.where(step > 0, step, 1.0)
+        made = np.rint(hidden / step) * step
+    return made.astype(np.float32)
