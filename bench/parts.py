@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from bench.results import Run
 
-__all__ = ["TokenParts", "token_parts"]
+__all__ = ["TokenParts", "run_parts", "token_parts"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,6 +16,7 @@ class TokenParts:
     """One token after the first: seconds in each part, and bytes at the socket.
 
     Attributes:
+        seconds: All parts together; of medians, the median of the wholes.
         head_s: In the head.
         link_s: Waiting, less the trunk's time.
         trunk_s: In the trunk.
@@ -26,6 +27,7 @@ class TokenParts:
         round_trips: Answers that were waited for.
     """
 
+    seconds: float
     head_s: float
     link_s: float
     trunk_s: float
@@ -35,35 +37,32 @@ class TokenParts:
     down: float
     round_trips: float
 
-    @property
-    def seconds(self) -> float:
-        """All parts together."""
-        return self.head_s + self.link_s + self.trunk_s + self.tail_s + self.rest_s
-
 
 def token_parts(runs: Sequence[Run]) -> TokenParts:
     """Medians over generations of at least two tokens each."""
     return TokenParts(
         **{
-            name: statistics.median(_per_token(run)[name] for run in runs)
+            name: statistics.median(getattr(run_parts(run), name) for run in runs)
             for name in TokenParts.__dataclass_fields__
         }
     )
 
 
-def _per_token(run: Run) -> dict[str, float]:
+def run_parts(run: Run) -> TokenParts:
+    """The mean of one generation's tokens after the first."""
     rest, count = run.rest, run.new_tokens - 1
-    return {
-        "head_s": rest.head_s / count,
-        "link_s": rest.link_s / count,
-        "trunk_s": rest.trunk_s / count,
-        "tail_s": rest.tail_s / count,
-        "rest_s": rest.rest_s / count,
+    return TokenParts(
+        seconds=rest.seconds / count,
+        head_s=rest.head_s / count,
+        link_s=rest.link_s / count,
+        trunk_s=rest.trunk_s / count,
+        tail_s=rest.tail_s / count,
+        rest_s=rest.rest_s / count,
         # The socket was read at the end only: its bytes are those of the messages, by their share.
-        "up": run.socket.up * _share(rest.bytes_up, run.first.bytes_up) / count,
-        "down": run.socket.down * _share(rest.bytes_down, run.first.bytes_down) / count,
-        "round_trips": rest.round_trips / count,
-    }
+        up=run.socket.up * _share(rest.bytes_up, run.first.bytes_up) / count,
+        down=run.socket.down * _share(rest.bytes_down, run.first.bytes_down) / count,
+        round_trips=rest.round_trips / count,
+    )
 
 
 def _share(part: int, other: int) -> float:

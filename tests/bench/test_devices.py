@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import pathlib
 
 import pytest
@@ -23,6 +24,7 @@ from bench.prompts import make_prompt
 from bench.serving import serve
 from bench.split_device import split_device
 from export import ExportSettings, export_bundle
+from lambda_split.cli import main
 from lambda_split.errors import ProcessFailed, PromptTooLong, ServerUnreachable
 from lambda_split.partition import open_checkpoint
 from lambda_split.split import Split
@@ -155,6 +157,31 @@ def test_only_text_crosses_to_a_whole_model(model) -> None:
     assert crossed.up == found.first.bytes_up + 6
     assert crossed.down == found.first.bytes_down + found.rest.bytes_down + 2 * (TOKENS + 1)
     assert found.first.bytes_down + found.rest.bytes_down >= len(found.text.encode())
+
+
+@pytest.mark.slow
+def test_a_server_that_is_there_already(model, bundle, tmp_path, capfd) -> None:
+    small = ["--prompt-tokens", "8", "--max-new-tokens", "3", "--repetitions", "1"]
+    small += ["--max-context", "0", "--modes", "split", "--link", "loopback", "--codec", "fp32"]
+    given = ["--bundle", str(bundle), "--out", str(tmp_path / "out")]
+    nobody = f"ws://127.0.0.1:{free_port()}"
+    assert main(["bench", *given, *small, "--url", nobody]) == 1
+    assert "the device side failed" in capfd.readouterr().err
+    with serve(str(model), Split(0, 0), settings(threads=1)) as server:
+        assert server is not None
+        assert main(["bench", *given, *small, "--url", server.url]) == 0  # and on with it
+    assert "| split 1 + 1 | loopback | " in capfd.readouterr().out
+    found = json.loads((tmp_path / "out" / "results.json").read_bytes())
+    assert [each["server_peak_rss"] for each in found["measurements"]] == [None] * 3
+    by_split = {
+        tuple(each["case"]["split"].values()): each["runs"][0]["socket"]
+        for each in found["measurements"]
+    }
+    row = 64 * 4
+    up, frames = 10 * row + 3 * (28 + 8), 3 * (28 + 4)
+    assert by_split[1, 1] == by_split[0, 1] == {"up": up, "down": 10 * row + frames}
+    assert by_split[5, 0] == {"up": up, "down": 3 * row + frames}  # what is sampled from
+    assert bundle.is_dir()
 
 
 def test_a_device_process_that_fails_says_why(tmp_path, capfd) -> None:

@@ -90,15 +90,19 @@ def test_a_link_costs_its_round_trip_and_its_bytes():
 
 
 def test_predictions_are_of_splits_over_links_that_are_steady():
+    loopback = measurement(runs=(run(0.004), run(0.008), run(0.005)))
     slow = measurement(MOBILE, runs=(run(0.066), run(0.07), run(0.064)))
-    stalls = Link("stalls", "stall=1s/10s")
+    stalls = measurement(Link("stalls", "stall=1s/10s"), runs=slow.runs)
     cloud = measurement(case=Case(mode="cloud-only", link=MOBILE))
-    found = predictions([measurement(), slow, measurement(stalls), cloud])
-    (only,) = found
-    assert (only.setting, only.link) == ("split 1 + 1", MOBILE)
-    assert only.measured == pytest.approx(1 / 0.066)
-    assert only.plain_error == pytest.approx(only.plain * 0.066 - 1)
-    assert -0.05 < only.full_error < only.plain_error
+    (found,) = predictions([loopback, slow, stalls, cloud])
+    crossing_s = link_s(token_parts(loopback.runs), MOBILE.settings)
+    assert (found.setting, found.link) == ("split 1 + 1", MOBILE)
+    assert found.measured == pytest.approx(1 / 0.066)
+    assert found.plain == pytest.approx(1 / (0.003 + crossing_s))
+    assert found.full == pytest.approx(1 / (0.005 + crossing_s))
+    # Round by round: 0.066 / (0.004 + 0.0605), 0.07 / (0.008 + …), 0.064 / (0.005 + …).
+    assert found.full_error == pytest.approx(0.07 / (0.008 + crossing_s) - 1)
+    assert found.plain_error == pytest.approx(0.066 / (0.003 + crossing_s) - 1)
     assert predictions([slow]) == ()  # nothing to predict from
 
 
@@ -124,7 +128,7 @@ def test_tables():
     assert "| 16 | 16.0 | 6.4 | 6.2 |\n| 1,016 | 1016.0 | 406.4 | 396.2 |\n" in growth_table(
         [growth()]
     )
-    predicted = predictions([each, measurement(LAN, runs=(run(0.0051),))])
+    predicted = predictions([each, measurement(LAN, runs=(run(0.0051),) * 2)])
     assert "| split 1 + 1 | LAN | 196.08 | " in prediction_table(predicted)
 
 
