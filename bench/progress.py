@@ -6,7 +6,7 @@ import sys
 import time
 from typing import TextIO
 
-__all__ = ["BenchProgress", "remaining_s"]
+__all__ = ["BenchProgress", "ExportStages", "remaining_s"]
 
 
 def remaining_s(elapsed_s: float, done: float, total: float) -> float | None:
@@ -60,3 +60,20 @@ class BenchProgress:
     def close(self) -> None:
         """Remove the bar."""
         self._bar.close()
+
+
+class ExportStages:
+    """Shows the stages of an export as what is being done; its steps are not counted."""
+
+    def __init__(self, progress: BenchProgress) -> None:
+        self._progress = progress
+
+    def stage(self, name: str, steps: int) -> None:
+        """Tell of the next stage."""
+        self._progress.begin(f"export: {name}, {steps} step{'s' * (steps != 1)}")
+
+    def advance(self) -> None:
+        """Ignored."""
+
+    def close(self) -> None:
+        """Ignored: the benchmark goes on."""

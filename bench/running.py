@@ -15,7 +15,7 @@ from bench.cases import Case
 from bench.machine import this_machine
 from bench.measuring import Ground, Server, measure
 from bench.plan import edge_splits, estimate_s, plan
-from bench.progress import BenchProgress
+from bench.progress import BenchProgress, ExportStages
 from bench.prompts import make_prompt
 from bench.report import report, write_report
 from bench.request import Request, settings_for
@@ -94,8 +94,7 @@ def _measure_all(cases: Sequence[Case], bench: _Bench) -> None:
         if bench.request.bundle is not None:
             bundle = pathlib.Path(bench.request.bundle)
         elif splits:
-            progress.begin("export")
-            _export(splits, bench)
+            _export(splits, bench, ExportStages(progress))
             progress.done(exports * _EXPORT_S)
         longest = max(settings.prompt_tokens, settings.max_context)
         ground = Ground(
@@ -118,7 +117,7 @@ def _without_link(case: Case) -> Case:
     return msgspec.structs.replace(case, link=None)
 
 
-def _export(splits: Sequence[Split], bench: _Bench) -> None:
+def _export(splits: Sequence[Split], bench: _Bench, stages: ExportStages) -> None:
     """Export a bundle of all splits, unless there is one already: then it is whole."""
     if bench.work.exists():
         try:
@@ -134,7 +133,7 @@ def _export(splits: Sequence[Split], bench: _Bench) -> None:
         overwrite=True,
     )
     # Here, where torch is loaded already, and not in a process of its own.
-    export_bundle(bench.request.checkpoint, bench.work, settings)
+    export_bundle(bench.request.checkpoint, bench.work, settings, progress=stages)
 
 
 @contextlib.contextmanager

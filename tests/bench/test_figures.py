@@ -1,5 +1,8 @@
 """What is made of measured figures: parts, spread, traffic, predictions, tables, the report."""
 
+import io
+import re
+
 import msgspec
 import pytest
 
@@ -7,7 +10,7 @@ from bench.cases import LOOPBACK, Case, Link
 from bench.orders import Cost
 from bench.parts import token_parts
 from bench.prediction import link_s, predict, predictions
-from bench.progress import remaining_s
+from bench.progress import BenchProgress, ExportStages, remaining_s
 from bench.report import report, write_report
 from bench.results import Bytes
 from bench.spread import Spread
@@ -109,6 +112,18 @@ def test_predictions_are_of_splits_over_links_that_are_steady():
 def test_remaining_time():
     assert remaining_s(10.0, 0.0, 100.0) is None
     assert remaining_s(10.0, 25.0, 100.0) == 30.0
+
+
+def test_progress_is_lines_where_there_is_no_terminal():
+    stream = io.StringIO()
+    progress = BenchProgress(20.0, stream)
+    ExportStages(progress).stage("loading the head", 2)
+    progress.done(10.0)
+    progress.begin("split 1 + 1")
+    progress.close()
+    first, second = stream.getvalue().splitlines()
+    assert first == "export: loading the head, 2 steps"
+    assert re.fullmatch(r"split 1 \+ 1 \(about \d s left\)", second)
 
 
 def test_tables():

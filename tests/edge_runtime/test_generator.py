@@ -99,6 +99,34 @@ def test_the_text_is_the_models(generator) -> None:
     assert (result.stats.cached_tokens, again.stats.cached_tokens) == (0, len(PROMPT) - 1)
 
 
+def test_the_first_token_has_a_cost_of_its_own(generator) -> None:
+    result = generator.generate(PROMPT, max_new_tokens=4)
+    first, rest = result.prompt_stats, result.stats - result.prompt_stats
+    assert (first.round_trips, rest.round_trips) == (1, 3)
+    assert (first.prompt_tokens, first.completion_tokens) == (len(PROMPT), 1)
+    assert rest.completion_tokens == 3
+    # Each later token is one position in one frame, and the prompt was eight in one.
+    alone = rest.bytes_up // 3
+    assert rest.bytes_up == 3 * alone
+    assert first.bytes_up < 8 * alone
+    assert 0 < first.ttft_s == first.total_s < result.stats.total_s
+    once = generator.generate(PROMPT, max_new_tokens=1)
+    assert once.prompt_stats.round_trips == once.stats.round_trips == 1
+
+
+def test_what_is_forgotten_is_sent_again(generator) -> None:
+    first = generator.generate(PROMPT, max_new_tokens=2)
+    running = generator.stream(PROMPT, max_new_tokens=9)
+    next(running)
+    generator.forget()
+    again = generator.generate(PROMPT, max_new_tokens=2)
+    assert again.token_ids == first.token_ids
+    assert again.stats.cached_tokens == 0
+    assert again.stats.bytes_up == first.stats.bytes_up
+    with pytest.raises(UsageError, match="another generation"):
+        list(running)
+
+
 def test_scores_are_log_probabilities(generator) -> None:
     logits = expected_logits(expected_hidden(np.array(PROMPT), "shared-kv"), "shared-kv")
     chances = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -317,6 +345,8 @@ def test_a_closed_generator_stays_closed(bundle) -> None:
         for use in (generator.generate, generator.stream, generator.score):
             with pytest.raises(UsageError, match="closed"):
                 use(PROMPT)
+        with pytest.raises(UsageError, match="closed"):
+            generator.forget()
         with pytest.raises(UsageError, match="closed"):
             list(running)
         assert len(server.peers) == 1
