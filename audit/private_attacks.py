@@ -47,13 +47,18 @@ def make_owners(
     settings: PrivateEndsSettings,
     *,
     seeds: Sequence[int],
-    progress: Callable[[int, float], None] = lambda _step, _divergence: None,
+    progress: Callable[[float], None] = lambda _share: None,
 ) -> list[WholeModel]:
     """Private ends of several owners, made alike but for the seed."""
-    return [
-        train_private_ends(public, split, texts, replace(settings, seed=seed), progress=progress)
-        for seed in seeds
-    ]
+    owners: list[WholeModel] = []
+    for number, seed in enumerate(seeds):
+
+        def tell(step: int, _divergence: float, number: int = number) -> None:
+            progress((number + step / settings.steps) / len(seeds))
+
+        own = replace(settings, seed=seed)
+        owners.append(train_private_ends(public, split, texts, own, progress=tell))
+    return owners
 
 
 def attack_private_ends(

@@ -10,7 +10,7 @@ from dataclasses import replace
 from audit.capture import Setting, Victim
 from audit.costs import perplexity
 from audit.results import SCHEMA, Cost, Finding, TextAudit
-from audit.text_jobs import Subject, jobs
+from audit.text_jobs import Job, Subject, jobs
 from audit.text_plan import TextPlan
 from audit.texts import open_reader, read_texts, text_rows
 from export.sampled_texts import sampled_texts
@@ -52,7 +52,7 @@ def audit_text(
     done = 0.0
     for job in todo:
         progress(job.name, done / total)
-        found, cost = job.run()
+        found, cost = job.run(_ticker(progress, job, done, total))
         findings += found
         costs += cost
         done += job.weight
@@ -69,6 +69,10 @@ def audit_text(
         costs=tuple(costs),
         seconds=time.perf_counter() - began,
     )
+
+
+def _ticker(progress: Progress, job: Job, done: float, total: float) -> Callable[[float], None]:
+    return lambda share: progress(job.name, (done + share * job.weight) / total)
 
 
 def _prepare(checkpoint: Checkpoint, path: pathlib.Path, plan: TextPlan) -> Subject:

@@ -27,6 +27,7 @@ from lambda_split.wire.frames import Codec
 
 __all__ = ["Job", "Subject", "jobs"]
 
+Tick = Callable[[float], None]
 _Found = tuple[list[Finding], list[Cost]]
 
 
@@ -51,11 +52,14 @@ class Subject:
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """One part of the work: its name, about how much of all it is, and what it finds."""
+    """One part of the work: its name, about how much of all it is, and what it finds.
+
+    ``run`` takes a function that it tells which share of it is done.
+    """
 
     name: str
     weight: float
-    run: Callable[[], _Found]
+    run: Callable[[Tick], _Found]
 
 
 def jobs(subject: Subject) -> Iterator[Job]:
@@ -95,14 +99,16 @@ def jobs(subject: Subject) -> Iterator[Job]:
         )
 
 
-def _open_weights(subject: Subject, setting: Setting) -> _Found:
+def _open_weights(subject: Subject, setting: Setting, tick: Tick) -> _Found:
     attacked = _attacked(subject, setting, 0, subject.plan.prompts)
+    tick(0.3)
     findings = [
         attacked.nearest(),
         attacked.search(),
         attacked.public_tail(),
         attacked.replay(),
     ]
+    tick(0.9)
     if setting.split == subject.plan.splits[0]:
         findings.insert(0, attacked.guess())
     return findings, [_cost(subject, attacked)]
@@ -111,10 +117,12 @@ def _open_weights(subject: Subject, setting: Setting) -> _Found:
 def _learned(subject: Subject, setting: Setting) -> Iterator[Job]:
     plan = subject.plan
 
-    def run(positions: int, kind: InverterSettings, *, download: bool) -> _Found:
+    def run(positions: int, kind: InverterSettings, tick: Tick, *, download: bool) -> _Found:
         attacked = _attacked(subject, setting, 0, plan.prompts)
         up, down = known_pairs(attacked.victim, subject.texts.other, positions)
+        tick(0.1)
         findings = [attacked.prompt_inverter(up, kind)]
+        tick(0.5 if download else 1.0)
         if download:
             findings.append(attacked.reply_inverter(down, kind))
         return findings, []
@@ -136,23 +144,29 @@ def _learned(subject: Subject, setting: Setting) -> Iterator[Job]:
         )
 
 
-def _defended(subject: Subject, setting: Setting, seed: int) -> _Found:
+def _defended(subject: Subject, setting: Setting, seed: int, tick: Tick) -> _Found:
     plan = subject.plan
     prompts = plan.defended_prompts if setting.defence.random else plan.prompts
     attacked = _attacked(subject, setting, seed, prompts)
     findings = [attacked.search(plan.beams)]
+    tick(0.7)
     if plan.known_positions:
         up, _ = known_pairs(attacked.victim, subject.texts.other, plan.known_positions[-1])
         findings.append(attacked.prompt_inverter(up, InverterSettings(steps=plan.inverter_steps)))
     return findings, [_cost(subject, attacked)]
 
 
-def _with_trained_tail(subject: Subject, setting: Setting, seed: int) -> _Found:
+def _with_trained_tail(subject: Subject, setting: Setting, seed: int, tick: Tick) -> _Found:
     """Nothing new crosses upward: only the cost differs from the same noise without training."""
     plan = subject.plan
     attacked = _attacked(subject, setting, seed, plan.defended_prompts)
     settings = TrainedTailSettings(steps=plan.training_steps, seed=seed)
-    model = train_tail(attacked.victim, subject.texts.other, settings)
+    model = train_tail(
+        attacked.victim,
+        subject.texts.other,
+        settings,
+        progress=lambda step: tick(0.9 * step / plan.training_steps),
+    )
     trained = replace(
         attacked,
         record=msgspec.structs.replace(attacked.record, ends="trained tail"),
@@ -162,12 +176,19 @@ def _with_trained_tail(subject: Subject, setting: Setting, seed: int) -> _Found:
     return findings, [_cost(subject, trained)]
 
 
-def _private(subject: Subject, setting: Setting, strength: float) -> _Found:
+def _private(subject: Subject, setting: Setting, strength: float, tick: Tick) -> _Found:
     """As many owners as there are seeds; each is attacked with the ends of the others."""
     plan, texts = subject.plan, subject.texts.other
     seeds = plan.seeds if len(plan.seeds) > 1 else (*plan.seeds, plan.seeds[0] + 1)
     settings = PrivateEndsSettings(strength=strength, steps=plan.training_steps)
-    owners = make_owners(subject.public, setting.split, texts, settings, seeds=seeds)
+    owners = make_owners(
+        subject.public,
+        setting.split,
+        texts,
+        settings,
+        seeds=seeds,
+        progress=lambda share: tick(0.8 * share),
+    )
     findings: list[Finding] = []
     costs: list[Cost] = []
     for seed, owner in list(zip(seeds, owners, strict=True))[: len(plan.seeds)]:
@@ -182,11 +203,12 @@ def _private(subject: Subject, setting: Setting, strength: float) -> _Found:
     return findings, costs
 
 
-def _moving(subject: Subject, codec: Codec) -> _Found:
+def _moving(subject: Subject, codec: Codec, tick: Tick) -> _Found:
     """One of the plan's splits is drawn for each text."""
     plan = subject.plan
     settings = [Setting(split, codec) for split in plan.splits]
     each = [_attacked(subject, setting, 0, plan.prompts) for setting in settings]
+    tick(0.3)
     drawn = draw(plan.prompts, len(each), seed=0)
     record = msgspec.structs.replace(each[0].record, defence="moving split")
     taps = tuple(each[chosen].taps[number] for number, chosen in enumerate(drawn))

@@ -38,7 +38,7 @@ def train_tail(
     victim: Victim,
     texts: Sequence[Sequence[int]],
     settings: TrainedTailSettings,
-    progress: Callable[[], None] = lambda: None,
+    progress: Callable[[int], None] = lambda _step: None,
 ) -> WholeModel:
     """Distil the model without noise into one with noise, changing nothing but the tail.
 
@@ -46,7 +46,7 @@ def train_tail(
         victim: The device, with noise on its upload.
         texts: Token ids to train on; those that are shorter than the longest are left out.
         settings: How.
-        progress: Called after each step.
+        progress: Is told how many steps are done.
 
     Returns:
         The model with its new tail.
@@ -65,7 +65,7 @@ def train_tail(
     longest = max(map(len, texts))
     rows = torch.tensor([list(text) for text in texts if len(text) == longest])
     random = np.random.default_rng((settings.seed, 2))
-    for _ in range(settings.steps):
+    for step in range(settings.steps):
         ids = rows[torch.from_numpy(random.integers(len(rows), size=settings.rows))]  # (B, T)
         with torch.no_grad():
             hidden = model.states(ids, split.head_layers)
@@ -81,7 +81,7 @@ def train_tail(
         optimizer.step()
         schedule.step()
         optimizer.zero_grad(set_to_none=True)
-        progress()
+        progress(step + 1)
     for parameter in parameters:
         parameter.requires_grad = False
     return trained
