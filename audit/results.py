@@ -1,16 +1,13 @@
-"""What an audit found: the form of ``results.json``."""
+"""What an audit of a language model found: the part ``text`` of ``results.json``."""
 
 from __future__ import annotations
 
 import math
-import pathlib
-import tempfile
 from typing import Literal
 
 import msgspec
 
 from audit.scores import Estimate
-from lambda_split.errors import OutputNotWritable, UsageError
 
 __all__ = [
     "SCHEMA",
@@ -19,11 +16,9 @@ __all__ = [
     "Finding",
     "SettingRecord",
     "TextAudit",
-    "read_results",
-    "write_results",
 ]
 
-SCHEMA = 1
+SCHEMA = 1  # of each part
 
 Adversary = Literal["tls-tapper", "open-weights", "trunk-only"]
 Target = Literal["prompt", "reply"]
@@ -145,37 +140,3 @@ class TextAudit(msgspec.Struct, frozen=True, kw_only=True):
     findings: tuple[Finding, ...]
     costs: tuple[Cost, ...]
     seconds: float
-
-
-def write_results(path: pathlib.Path, audit: TextAudit) -> None:
-    """Write JSON, whole or not at all.
-
-    Raises:
-        OutputNotWritable: the disk is full, or there is no permission.
-    """
-    encoded = msgspec.json.format(msgspec.json.encode(audit), indent=2)
-    try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
-            file.write(encoded + b"\n")
-        written = pathlib.Path(file.name)
-        written.chmod(0o644)
-        written.replace(path)
-    except OSError as error:
-        raise OutputNotWritable(str(path), error.strerror or str(error)) from error
-
-
-def read_results(path: pathlib.Path) -> TextAudit:
-    """Read them again.
-
-    Raises:
-        UsageError: there is no such file, or it is not one of this version.
-    """
-    try:
-        audit = msgspec.json.decode(path.read_bytes(), type=TextAudit)
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UsageError(f"{path} holds no results of an audit: {error}") from error
-    if audit.schema != SCHEMA:
-        raise UsageError(f"{path} is of version {audit.schema}, this program reads {SCHEMA}")
-    return audit

@@ -1,4 +1,4 @@
-"""How much of a text an attack found."""
+"""How much an attack found, and how sure that is."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ import msgspec
 import numpy as np
 import sacrebleu
 
-__all__ = ["Estimate", "Score", "bleu", "estimate", "score"]
+__all__ = ["Estimate", "Score", "bleu", "estimate", "mean_estimate", "score"]
 
 _RESAMPLED = 2000
 
 
 class Estimate(msgspec.Struct, frozen=True):
-    """A share, and where it lies in 95 of 100 samples of as many texts (percentile bootstrap)."""
+    """A share or a mean, and where it lies in 95 of 100 samples of as many texts or pictures.
+
+    That is the percentile bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap, 1993).
+    """
 
     value: float
     low: float
@@ -64,6 +67,19 @@ def estimate(scores: Sequence[Score], seed: int = 0) -> Estimate:
     shares = right[chosen].sum(1)[sums > 0] / sums[sums > 0]
     low, high = np.quantile(shares, [0.025, 0.975])
     return Estimate(float(right.sum() / total.sum()), float(low), float(high))
+
+
+def mean_estimate(values: Sequence[float], seed: int = 0) -> Estimate:
+    """The mean of finite values, and its bootstrap interval over them.
+
+    Args:
+        values: One for each picture; one at least.
+        seed: Of the resampling.
+    """
+    found = np.array(values, dtype=np.float64)
+    chosen = np.random.default_rng(seed).integers(len(found), size=(_RESAMPLED, len(found)))
+    low, high = np.quantile(found[chosen].mean(1), [0.025, 0.975])
+    return Estimate(float(found.mean()), float(low), float(high))
 
 
 def bleu(true: Sequence[str], found: Sequence[str]) -> float:

@@ -1,14 +1,28 @@
 from __future__ import annotations
 
+import argparse
 import json
 
 import pytest
 
-from audit.command import defence, split
+from audit.arguments import (
+    PICTURE_OPTIONS,
+    TEXT_OPTIONS,
+    defence,
+    picture_plan,
+    split,
+    text_plan,
+)
+from audit.command import add_arguments
 from audit.defending.noise import Defence
+from audit.picture_plan import PicturePlan
+from audit.pictures import WHOLE_FORMATS
+from audit.results_file import read_results
+from audit.text_plan import TextPlan, default_splits
 from lambda_split.cli import main
 from lambda_split.split import Split
 from tests.tiny_models import save_tiny
+from tests.tiny_pipelines import save_tiny_pipeline
 
 SMALLEST = [
     *("--split", "1,1", "--texts", "2", "--prompt-tokens", "10", "--reply-tokens", "3"),
@@ -27,6 +41,9 @@ def test_a_small_audit_of_a_model_of_one_s_own(tmp_path, capsys) -> None:
     assert printed.out.endswith(f"report: {out / 'report.html'}\n")
     assert "left" in printed.err
     results = json.loads((out / "results.json").read_text())
+    assert set(results) == {"text", "pictures"}
+    assert results["pictures"] is None
+    results = results["text"]
     assert results["text"] == "texts.txt"
     by_attack = {
         (one["attack"], one["setting"]["defence"]): one["recovered"]["value"]
@@ -35,13 +52,91 @@ def test_a_small_audit_of_a_model_of_one_s_own(tmp_path, capsys) -> None:
     assert by_attack["vocabulary search", "none"] == 1.0
     assert by_attack["public tail", "none"] >= 0.99
     assert ("vocabulary search with prior", "gaussian") in by_attack
-    assert {path.name for path in out.iterdir()} >= {"report.html", "report.md", "results.json"}
+    files = {"report.html", "report.md", "results.json", "attacks.png", "defences.png"}
+    assert {path.name for path in out.iterdir()} == files
     assert str(tmp_path) not in (out / "results.json").read_text()
+
+
+def test_a_small_audit_of_a_pipeline_of_one_s_own(tmp_path, capsys) -> None:
+    save_tiny_pipeline("sdxl", tmp_path / "painter")
+    captions = tmp_path / "captions.txt"
+    captions.write_text("a red cat\n\n  a small <b>dog</b>  \na red cat\n")
+    out = tmp_path / "out"
+    smallest = ["--steps", "2", "--own-pictures", "2", "--search-rounds", "2", "--out", str(out)]
+    assert main(["audit", str(tmp_path / "painter"), "--captions", str(captions), *smallest]) == 0
+    assert capsys.readouterr().out.endswith(f"report: {out / 'report.html'}\n")
+    results = read_results(out / "results.json")
+    assert results.text is None
+    found = results.pictures
+    assert (found.model, found.steps) == ("painter", 2)
+    assert found.captions == ("a red cat", "a small <b>dog</b>")
+    assert found.prompts.recovered.value == 1.0
+    assert found.control.recovered.value < 0.25
+    last = [one for one in found.findings if (one.split, one.step) == ("whole", 2)]
+    assert [one.likeness.psnr for one in last] == [(None, None)] * len(WHOLE_FORMATS)
+    assert {one.own_pictures for one in found.findings} == {0, 2}
+    files = {"report.html", "report.md", "results.json", "pictures.png"}
+    assert {path.name for path in out.iterdir()} == files
+    assert "a small &lt;b&gt;dog&lt;/b&gt;" in (out / "report.html").read_text()
+    assert str(tmp_path) not in (out / "results.json").read_text()
+
+
+def test_options_that_nothing_would_use_are_refused(tmp_path, capsys) -> None:
+    out = ["--out", str(tmp_path / "out")]
+    assert main(["audit", "demo", "--steps", "4", "--own-pictures", "2", *out]) == 2
+    assert (
+        "--steps, --own-pictures: only for text-to-image pipelines, and demo is none"
+        in capsys.readouterr().err
+    )
+    assert main(["audit", "demo-image", "--texts", "4", "--train-tail", *out]) == 2
+    assert "--texts, --train-tail: only for language models" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_every_option_is_of_one_kind_or_of_both() -> None:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    given = vars(parser.parse_args([]))
+    both = {"model", "threads", "out"}
+    assert set(given) == both | set(TEXT_OPTIONS) | set(PICTURE_OPTIONS)
+    assert not set(TEXT_OPTIONS) & set(PICTURE_OPTIONS)
+    assert all(given[name] in {None, False} for name in set(given) - both)
+
+
+def test_without_options_the_plans_are_the_default_ones() -> None:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    args = parser.parse_args([])
+    assert text_plan(args, 8) == TextPlan(splits=default_splits(8))
+    assert picture_plan(args) == PicturePlan()
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (None, "No such file"),
+        (b"\n \n", "holds 0 captions"),
+        (b"\xff\xfe", "no UTF-8"),
+        (b"".join(b"%d\n" % number for number in range(1001)), "holds 1001 captions"),
+        (b"a" * (1024 * 1024 + 1), "longer than 1 MiB"),
+    ],
+    ids=["none", "empty", "no text", "many", "long"],
+)
+def test_captions_that_cannot_be_used(tmp_path, capsys, content, complaint) -> None:
+    captions = tmp_path / "captions.txt"
+    if content is not None:
+        captions.write_bytes(content)
+    arguments = ["--captions", str(captions), "--out", str(tmp_path / "out")]
+    assert main(["audit", "demo-image", *arguments]) == 2
+    assert complaint in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
+        (["--steps", "0"], "below 1"),
+        (["--candidates", "x"], "not a whole number"),
         (["--split", "1"], "not two whole numbers"),
         (["--split=-1,1"], "not two whole numbers"),
         (["--defence", "magic"], "unknown defence 'magic'"),

@@ -1,4 +1,4 @@
-"""From findings to sentences and tables: who learns what, and what a defence buys."""
+"""From findings on texts to sentences and tables: who learns what, and what a defence buys."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from audit.results import Adversary, Cost, Finding, SettingRecord, TextAudit
 
 __all__ = [
     "ADVERSARIES",
+    "GOAL",
     "CurvePoint",
     "best_point",
     "cost_table",
     "curves",
+    "defence_sentence",
     "findings_table",
+    "in_words",
     "strongest",
     "verdict",
 ]
@@ -23,6 +26,7 @@ ADVERSARIES: dict[Adversary, str] = {
     "open-weights": "The cloud, or a tapper without TLS, with the model's open weights",
     "trunk-only": "The cloud, or a tapper without TLS, without your head and tail",
 }
+GOAL = 0.1  # of the prompt's tokens: what a defence would have to keep attacks below
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ def verdict(audit: TextAudit, adversary: Adversary) -> str:
     parts = []
     for what, finding in (("prompt", prompt), ("reply", reply)):
         if finding is not None:
-            amount = _in_words(finding.recovered.value)
+            amount = in_words(finding.recovered.value)
             parts.append(f"{amount} of your {what} ({finding.recovered.value:.1%} of its tokens)")
     if not parts:
         return "Was not tried."
@@ -85,7 +89,8 @@ def verdict(audit: TextAudit, adversary: Adversary) -> str:
     return sentence
 
 
-def _in_words(share: float) -> str:
+def in_words(share: float) -> str:
+    """A share of a text, as one would say it."""
     steps = ((0.97, "practically all"), (0.75, "most"), (0.4, "about half"), (0.1, "a part"))
     return next((words for least, words in steps if share >= least), "hardly anything")
 
@@ -163,6 +168,27 @@ def best_point(audit: TextAudit, most_rise: float = 0.05) -> CurvePoint | None:
         if point.defence != "none" and point.rise <= most_rise
     ]
     return min(points, key=lambda point: point.recovered, default=None)
+
+
+def defence_sentence(audit: TextAudit) -> str:
+    """What the best defence that was tried brings, said plainly."""
+    point = best_point(audit)
+    if point is None:
+        tried = any(name != "none" for name in curves(audit))
+        return (
+            "None that was tried keeps perplexity within 5 % of what it was."
+            if tried
+            else "None was tried in this audit."
+        )
+    strength = f" {point.strength:g}" if point.strength else ""
+    found = (
+        f"Of those that were tried here and cost at most 5 % of perplexity, {point.defence}"
+        f"{strength} is the best: {point.recovered:.0%} of the prompt's tokens are recovered all "
+        f"the same, by the {point.attack}."
+    )
+    if point.recovered > GOAL:
+        return f"{found} That is no protection."
+    return f"{found} That helps against the attacks of this page; others may do better."
 
 
 def _name(setting: SettingRecord) -> str:

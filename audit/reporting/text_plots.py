@@ -1,4 +1,4 @@
-"""The report's plots, as PNG."""
+"""The report's plots of texts, as PNG."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import io
 
 import matplotlib.figure
 
+from audit.reporting.text_summary import curves
 from audit.results import TextAudit
-from audit.summary import curves
 
-__all__ = ["attacks_plot", "defences_plot"]
+__all__ = ["attacks_plot", "defences_plot", "png_of"]
 
 _COLOURS = {"tls-tapper": "#7a8a99", "open-weights": "#b2432f", "trunk-only": "#d6932e"}
 
@@ -40,7 +40,7 @@ def attacks_plot(audit: TextAudit) -> bytes:
     axes.xaxis.set_major_formatter("{x:.0%}")
     axes.set_xlabel("tokens exactly right (bar: 95 % bootstrap interval over texts)")
     axes.spines[["top", "right"]].set_visible(False)
-    return _png(figure)
+    return png_of(figure)
 
 
 def defences_plot(audit: TextAudit) -> bytes:
@@ -68,10 +68,11 @@ def defences_plot(audit: TextAudit) -> bytes:
     axes.set_title("Worth having: the green corner", fontsize=10, loc="left")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8)
-    return _png(figure)
+    return png_of(figure)
 
 
-def _png(figure: matplotlib.figure.Figure) -> bytes:
+def png_of(figure: matplotlib.figure.Figure) -> bytes:
+    """The file, the same bytes for the same figure."""
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=130, metadata={"Software": None})
     return file.getvalue()

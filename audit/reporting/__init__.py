@@ -1,0 +1,1 @@
+"""From results to a report: sentences, tables, plots, a page and Markdown."""
