@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo test test-all lint types format bench clean
+.PHONY: help demo test test-all lint types format bench docs clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -47,5 +47,13 @@ bench: $(VENV)/.dev  ## speed and device tables of docs/benchmarks.md
 	$(BIN)/python -m benchmarks.decode
 	$(BIN)/python -m benchmarks.device
 
+$(VENV)/.docs: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP_INSTALL) --editable '.[docs]'
+	@touch $@
+
+docs: $(VENV)/.docs  ## the documentation as a site, in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "open site/index.html"
+
 clean:  ## remove the environment and caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

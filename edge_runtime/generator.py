@@ -40,11 +40,12 @@ class TextGenerator(Closing):
     still hold, so that a chat's next turn sends only what is new. Starting a generation ends the
     one before it. Not thread-safe: open one for each thread.
 
-    Example::
-
+    Example:
+        ```python
         with TextGenerator.open("bundle/", "ws://127.0.0.1:8765") as llm:
             for piece in llm.stream("Once upon a time", max_new_tokens=64):
                 print(piece, end="")
+        ```
     """
 
     def __init__(

@@ -64,11 +64,12 @@ class ImageGenerator(Closing):
 
     Not thread-safe: open one for each thread.
 
-    Example::
-
+    Example:
+        ```python
         with ImageGenerator.open("bundle/", "ws://127.0.0.1:8765") as painter:
             result = painter.generate("a red circle", spec=PictureSpec(steps=25, seed=1))
             write_png("circle.png", result.images[0])
+        ```
     """
 
     def __init__(

@@ -1,7 +1,5 @@
 """Every error that Λ-Split raises on purpose, in one tree.
 
-::
-
     LambdaSplitError
     ├── ProcessFailed              a process that a command started failed
     ├── UsageError                 the caller asked for something that makes no sense
