@@ -32,8 +32,9 @@ __all__ = [
 ]
 
 TEXT_OPTIONS = (
-    "text", "split", "codec", "defence", "seeds", "texts", "prompt_tokens", "reply_tokens", "known",
-    "inverter_steps", "beams", "train_tail", "private_ends", "training_steps",
+    "text", "bundle", "split", "codec", "defence", "seeds", "texts", "prompt_tokens",
+    "reply_tokens", "known", "inverter_steps", "beams", "train_tail", "private_ends",
+    "training_steps",
 )  # fmt: skip
 PICTURE_OPTIONS = ("captions", "steps", "own_pictures", "candidates", "search_rounds")
 _MOST_STRENGTH = 1e6
@@ -53,12 +54,18 @@ def add_text_arguments(parser: argparse.ArgumentParser) -> None:
         '"messages" a line (default: texts that come with the shipped model)',
     )
     group.add_argument(
+        "--bundle",
+        metavar="DIR",
+        help="run the head and tail of this bundle, as its device does, with the weights that it "
+        "has (default: MODEL's own modules, as fp32 weights compute)",
+    )
+    group.add_argument(
         "--split",
         action="append",
         type=split,
         metavar="H,T",
-        help="layers of head and tail (repeatable; default: 1,1, then deeper ones). Defences and "
-        "learned attacks are tried on the first",
+        help="layers of head and tail (repeatable; default: the bundle's, or 1,1 and then deeper "
+        "ones). Defences and learned attacks are tried on the first",
     )
     group.add_argument(
         "--codec", choices=[codec.label for codec in Codec], help=f"default {_TEXT.codec.label}"
@@ -145,12 +152,14 @@ def refuse_unused(args: argparse.Namespace, *, text: bool, pictures: bool) -> No
             raise UsageError(f"{', '.join(given)}: only for {kind}, and {args.model} is none")
 
 
-def text_plan(args: argparse.Namespace, layer_count: int) -> TextPlan:
-    """What to try with a language model of so many layers."""
+def text_plan(
+    args: argparse.Namespace, layer_count: int, choices: Sequence[Split] | None = None
+) -> TextPlan:
+    """What to try with a language model of so many layers; ``choices`` are a bundle's splits."""
     codec = Codec.from_label(args.codec or _TEXT.codec.label)
     texts = _or(args.texts, _TEXT.prompts)
     return TextPlan(
-        splits=tuple(args.split or default_splits(layer_count)),
+        splits=tuple(args.split or choices or default_splits(layer_count)),
         codec=_TEXT.codec if codec is None else codec,
         defences=tuple(one for one in _or(args.defence, _TEXT.defences) if one.kind != "none"),
         prompts=texts,

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 
 from audit.defending.noise import NOTHING, Defence, apply, noise_scale
+from audit.device_ends import DeviceEnds, ModelEnds
 from lambda_split.partition.whole import WholeModel
 from lambda_split.split import Split
 from lambda_split.wire.codecs import decode, encode
@@ -48,12 +49,21 @@ class Victim:
         setting: How the device is set up.
         rms: Root-mean-square value of what the head sends, which noise is measured by.
         seed: Of the noise; or of the secret permutation.
+        graphs: A bundle's head and tail, which the device runs instead of the model's modules.
     """
 
     model: WholeModel
     setting: Setting
     rms: float
     seed: int = 0
+    graphs: DeviceEnds | None = None
+
+    def ends(self) -> DeviceEnds:
+        """Head and tail, with nothing of another text."""
+        if self.graphs is None:
+            return ModelEnds(self.model, self.setting.split)
+        self.graphs.forget()
+        return self.graphs
 
     @property
     def scale(self) -> float:
@@ -111,7 +121,8 @@ def capture(victim: Victim, prompt_ids: Sequence[int], reply_tokens: int, text: 
     """
     model, setting = victim.model, victim.setting
     split, count = setting.split, model.layer_count
-    cache = model.new_cache()
+    ends = victim.ends()
+    cache = model.new_cache(split.trunk(count))
     generator = victim.generator(text)
     permuted = setting.defence.kind == "permutation"
     up: list[Floats] = []
@@ -119,9 +130,7 @@ def capture(victim: Victim, prompt_ids: Sequence[int], reply_tokens: int, text: 
     ids, new = list(prompt_ids), list(prompt_ids)
     for _ in range(reply_tokens):
         start = len(ids) - len(new)
-        positions = torch.arange(start, len(ids))[None]  # (1, T)
-        hidden = model.run(model.embed(torch.tensor([new]), positions), start, split.head(), cache)
-        sent: Floats = hidden[0].numpy()
+        sent = ends.head(new, start)
         if not permuted:
             sent = apply(sent, setting.defence, victim.scale, generator)
         arrived = over_the_wire(sent, setting.codec)
@@ -129,8 +138,7 @@ def capture(victim: Victim, prompt_ids: Sequence[int], reply_tokens: int, text: 
         out = model.run(torch.from_numpy(arrived)[None], start, split.trunk(count), cache)
         answer = over_the_wire(out[0].numpy(), setting.codec)
         down.append(answer)
-        last = model.run(torch.from_numpy(answer)[None], start, split.tail(count), cache)
-        new = [int(model.logits(last[0, -1]).argmax())]
+        new = [int(ends.tail(answer, start, [len(answer) - 1])[0].argmax())]
         ids += new
     captured = np.concatenate(up)
     if permuted:

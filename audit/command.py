@@ -13,6 +13,7 @@ Without MODEL: the shipped demo models, text and pictures, in less than five min
 Try:
   lambda-split audit
   lambda-split audit ./my-llama --text my-texts.txt --split 1,1 --split 4,4
+  lambda-split audit ./my-llama --bundle ./bundle --text chats.jsonl
   lambda-split audit ./my-llama --text chats.jsonl --defence gaussian:0.5 --defence gaussian:1
   lambda-split audit demo-image --captions my-captions.txt --steps 25
 """
@@ -69,7 +70,9 @@ def run(args: argparse.Namespace) -> int:
     """Run the command.
 
     Raises:
-        UsageError: an argument makes no sense, or the text is too short.
+        UsageError: an argument makes no sense, the text is too short, or the bundle was cut from
+            another model.
+        BundleError: the bundle is missing, altered or malformed.
         CheckpointError: the model cannot be read.
         OutputNotWritable: the report cannot be written.
     """
@@ -105,12 +108,21 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _audit_text(args: argparse.Namespace) -> TextAudit:
+    from audit.device_ends import open_graphs
     from audit.text_audit import audit_text
+    from lambda_split.bundle import load_bundle
     from lambda_split.partition import open_checkpoint
 
     checkpoint = open_checkpoint(args.model or "demo")
-    plan = text_plan(args, checkpoint.layer_count)
-    return audit_text(checkpoint, args.text or _DEMO_TEXT, plan, progress=_Bar())
+    bundle = None if args.bundle is None else load_bundle(args.bundle)
+    choices = None if bundle is None else bundle.manifest.choices
+    plan = text_plan(args, checkpoint.layer_count, choices)
+    device = (
+        None
+        if bundle is None
+        else open_graphs(bundle, checkpoint.fingerprint, plan.splits, args.threads)
+    )
+    return audit_text(checkpoint, args.text or _DEMO_TEXT, plan, device=device, progress=_Bar())
 
 
 def _audit_pictures(model: str, plan: PicturePlan) -> PictureResults:

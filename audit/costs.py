@@ -38,8 +38,8 @@ def device_logits(
     """
     model, setting = victim.model, victim.setting
     count = model.layer_count
-    ids = torch.tensor([list(token_ids)])
-    sent: Floats = model.states(ids, setting.split.head_layers)[0].numpy()
+    ends = victim.ends()
+    sent = ends.head(token_ids, 0)
     permuted = setting.defence.kind == "permutation"
     generator = victim.generator(text)
     if not permuted:
@@ -47,10 +47,10 @@ def device_logits(
     up = over_the_wire(sent, setting.codec)
     out = model.run(torch.from_numpy(up)[None], 0, setting.split.trunk(count))
     down = over_the_wire(out[0].numpy(), setting.codec)
-    last = model.run(torch.from_numpy(down)[None], 0, setting.split.tail(count))
+    logits = ends.tail(down, 0, range(len(down)))
     if permuted:
         up = apply(up, setting.defence, 0.0, generator)
-    return up, down, model.logits(last[0])
+    return up, down, logits
 
 
 def perplexity(victim: Victim, texts: Sequence[Sequence[int]]) -> float:
@@ -71,12 +71,7 @@ def perplexity(victim: Victim, texts: Sequence[Sequence[int]]) -> float:
 
 def root_mean_square(victim: Victim, texts: Sequence[Sequence[int]]) -> float:
     """Of what the head computes, before anything is done to it."""
-    depth = victim.setting.split.head_layers
-    with torch.inference_mode():
-        squares = [
-            float(victim.model.states(torch.tensor([list(ids)]), depth).square().mean())
-            for ids in texts
-        ]
+    squares = [float(np.square(victim.ends().head(ids, 0)).mean()) for ids in texts]
     return math.sqrt(statistics.fmean(squares))
 
 
@@ -85,28 +80,20 @@ def bytes_per_token(victim: Victim) -> int:
     return payload_bytes(victim.setting.codec, 1, victim.model.hidden_size, scaled=False)
 
 
-@torch.inference_mode()
 def device_seconds(victim: Victim) -> float:
-    """Median time of head and tail for one token, in PyTorch on this machine's CPU.
+    """Median time of head and tail for one token, on this machine's CPU.
 
-    ``lambda-split bench`` times the graphs that a device really runs; this is for comparing
-    settings with one another.
+    Of a bundle's graphs it is what a device of this speed takes; of the model's own modules it is
+    for comparing settings with one another.
     """
-    model, split = victim.model, victim.setting.split
-    layers = (split.head(), split.tail(model.layer_count))
-    caches = [model.new_cache(part) for part in layers]
-    past = torch.zeros(1, _TIMED_PAST, model.hidden_size)
-    for part, cache in zip(layers, caches, strict=True):
-        model.run(past, 0, part, cache)
+    ends, width = victim.ends(), victim.model.hidden_size
+    ends.head([0] * _TIMED_PAST, 0)
+    ends.tail(np.zeros((_TIMED_PAST, width), np.float32), 0, ())
     times = []
     for _ in range(_TIMED_TOKENS):
         begin = time.perf_counter()
-        position = torch.tensor([[_TIMED_PAST]])
-        hidden = model.embed(torch.zeros(1, 1, dtype=torch.long), position)
-        model.run(hidden, _TIMED_PAST, layers[0], caches[0])
-        model.logits(model.run(hidden, _TIMED_PAST, layers[1], caches[1]))
+        hidden = ends.head([0], _TIMED_PAST)
+        ends.tail(hidden, _TIMED_PAST, [0])
         times.append(time.perf_counter() - begin)
-        for part, cache in zip(layers, caches, strict=True):
-            if part:
-                cache.truncate(_TIMED_PAST)
+        ends.truncate(_TIMED_PAST)
     return statistics.median(times)

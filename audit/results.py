@@ -36,6 +36,7 @@ class SettingRecord(msgspec.Struct, frozen=True, kw_only=True):
             states'.
         seed: Of noise, secret and training.
         ends: ``public``, or how head and tail were changed.
+        weights: The format of the weights that the device runs.
     """
 
     head_layers: int
@@ -45,11 +46,14 @@ class SettingRecord(msgspec.Struct, frozen=True, kw_only=True):
     strength: float = 0.0
     seed: int = 0
     ends: str = "public"
+    weights: str = "fp32"
 
     @property
     def label(self) -> str:
         """For tables, without the seed."""
         parts = [f"{self.head_layers}+{self.tail_layers} layers", self.codec]
+        if self.weights != "fp32":
+            parts.append(f"{self.weights} weights")
         if self.defence != "none":
             parts.append(f"{self.defence} {self.strength:g}" if self.strength else self.defence)
         if self.ends != "public":

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from audit.capture import Setting, Victim
 from audit.costs import perplexity
+from audit.device_ends import DeviceGraphs
 from audit.results import SCHEMA, Cost, Finding, TextAudit
 from audit.text_jobs import Job, Subject, jobs
 from audit.text_plan import TextPlan
@@ -25,7 +26,12 @@ Progress = Callable[[str, float], None]
 
 
 def audit_text(
-    checkpoint: Checkpoint, path: pathlib.Path, plan: TextPlan, *, progress: Progress
+    checkpoint: Checkpoint,
+    path: pathlib.Path,
+    plan: TextPlan,
+    *,
+    device: DeviceGraphs | None = None,
+    progress: Progress,
 ) -> TextAudit:
     """Attack what a device would send, and measure what each setting costs.
 
@@ -33,6 +39,8 @@ def audit_text(
         checkpoint: The public model.
         path: The file with the texts; see :mod:`audit.texts`.
         plan: What to try.
+        device: The graphs that the device runs at each of the plan's splits; the model's own
+            modules by default.
         progress: Is told how far it is.
 
     Raises:
@@ -44,7 +52,7 @@ def audit_text(
     for split in plan.splits:
         split.check(checkpoint.layer_count)
     progress("reading the model and the texts", 0.0)
-    subject = _prepare(checkpoint, path, plan)
+    subject = _prepare(checkpoint, path, plan, device or DeviceGraphs())
     findings: list[Finding] = []
     costs: list[Cost] = []
     todo = list(jobs(subject))
@@ -75,7 +83,9 @@ def _ticker(progress: Progress, job: Job, done: float, total: float) -> Callable
     return lambda share: progress(job.name, (done + share * job.weight) / total)
 
 
-def _prepare(checkpoint: Checkpoint, path: pathlib.Path, plan: TextPlan) -> Subject:
+def _prepare(
+    checkpoint: Checkpoint, path: pathlib.Path, plan: TextPlan, device: DeviceGraphs
+) -> Subject:
     public = load_whole(checkpoint)
     reader = open_reader(checkpoint)
     room = public.max_positions - plan.reply_tokens
@@ -92,4 +102,4 @@ def _prepare(checkpoint: Checkpoint, path: pathlib.Path, plan: TextPlan) -> Subj
         more = sampled_texts(public, reader.start, reader.stop_ids, missing, seed=0)
         texts = replace(texts, other=(*texts.other, *text_rows(more)))
     plain = Victim(public, Setting(plan.splits[0], plan.codec), 1.0)
-    return Subject(public, reader, texts, plan, perplexity(plain, texts.measured))
+    return Subject(public, reader, texts, plan, perplexity(plain, texts.measured), device)

@@ -16,6 +16,7 @@ from audit.costs import bytes_per_token, device_seconds, perplexity, root_mean_s
 from audit.defending.noise import epsilon
 from audit.defending.private_ends import PrivateEndsSettings
 from audit.defending.trained_tail import TrainedTailSettings, train_tail
+from audit.device_ends import DeviceGraphs
 from audit.moving_attacks import attack_moving_split, draw
 from audit.private_attacks import Knowledge, attack_private_ends, make_owners
 from audit.results import Cost, Finding, SettingRecord
@@ -41,6 +42,7 @@ class Subject:
         texts: What is attacked, measured and known.
         plan: What is tried.
         baseline: Perplexity of the whole model.
+        device: The graphs that the device runs at each split; none for the model's own modules.
     """
 
     public: WholeModel
@@ -48,6 +50,7 @@ class Subject:
     texts: Texts
     plan: TextPlan
     baseline: float
+    device: DeviceGraphs
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,8 +172,8 @@ def _with_trained_tail(subject: Subject, setting: Setting, seed: int, tick: Tick
     )
     trained = replace(
         attacked,
-        record=msgspec.structs.replace(attacked.record, ends="trained tail"),
-        victim=replace(attacked.victim, model=model),
+        record=msgspec.structs.replace(attacked.record, ends="trained tail", weights="fp32"),
+        victim=replace(attacked.victim, model=model, graphs=None),
     )
     findings = [trained.search(plan.beams)]
     return findings, [_cost(subject, trained)]
@@ -235,7 +238,9 @@ def _attacked(
     subject: Subject, setting: Setting, seed: int, prompts: int, model: WholeModel | None = None
 ) -> AttackedSetting:
     """The setting with its captures; the model that runs is the public one by default."""
-    plain = Victim(subject.public if model is None else model, setting, 1.0, seed)
+    public = model is None
+    graphs = subject.device.ends.get(setting.split) if public else None
+    plain = Victim(subject.public if model is None else model, setting, 1.0, seed, graphs)
     victim = replace(plain, rms=root_mean_square(plain, subject.texts.measured[:4]))
     taps = tuple(
         capture(victim, prompt, subject.plan.reply_tokens, number)
@@ -248,6 +253,7 @@ def _attacked(
         defence=setting.defence.kind,
         strength=setting.defence.strength,
         seed=seed,
+        weights="fp32" if graphs is None else subject.device.weights,
     )
     return AttackedSetting(record, victim, taps, subject.public, subject.reader)
 
