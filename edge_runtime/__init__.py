@@ -17,6 +17,8 @@ disable_telemetry()
 from edge_runtime.chat import Message
 from edge_runtime.generator import TextGenerator
 from edge_runtime.graphs import RuntimeSettings
+from edge_runtime.logprobs import TokenLogprobs
+from edge_runtime.model import TextModel
 from edge_runtime.pictures.generator import ImageGenerator
 from edge_runtime.pictures.png import write_png
 from edge_runtime.pictures.request import PictureSpec
@@ -40,6 +42,8 @@ __all__ = [
     "SamplingSettings",
     "Split",
     "TextGenerator",
+    "TextModel",
     "TextStream",
+    "TokenLogprobs",
     "write_png",
 ]

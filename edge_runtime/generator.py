@@ -14,16 +14,18 @@ from edge_runtime.closing import Closing
 from edge_runtime.connection import Endpoint
 from edge_runtime.context import Context
 from edge_runtime.drawing import draw_split
-from edge_runtime.graphs import RuntimeSettings, load_head, load_tail
-from edge_runtime.prompt import Prompt, PromptEncoder, load_prompt_encoder
+from edge_runtime.graphs import RuntimeSettings
+from edge_runtime.logprobs import TokenLogprobs, check_alternatives, token_logprobs
+from edge_runtime.model import TextModel
+from edge_runtime.prompt import Prompt
 from edge_runtime.replay import ReplayingTrunk
 from edge_runtime.retry import RetryPolicy
 from edge_runtime.sampling import Sampler, SamplingSettings
 from edge_runtime.stats import Meter
 from edge_runtime.stopping import StopMatcher
 from edge_runtime.stream import GenerationResult, TextStream
-from lambda_split.bundle import Bundle, TextSettings, load_bundle
-from lambda_split.errors import ManifestInvalid, PromptTooLong, UsageError
+from lambda_split.bundle import Bundle
+from lambda_split.errors import PromptTooLong, UsageError
 from lambda_split.split import Split
 from lambda_split.wire.frames import Codec
 
@@ -50,8 +52,7 @@ class TextGenerator(Closing):
 
     def __init__(
         self,
-        bundle: Bundle,
-        prompts: PromptEncoder,
+        model: TextModel,
         context: Context,
         trunk: ReplayingTrunk,
         meter: Meter,
@@ -59,27 +60,20 @@ class TextGenerator(Closing):
         split: Split,
     ) -> None:
         """Use :meth:`open`, which builds these."""
-        text = _text_settings(bundle)
-        self._bundle = bundle
+        text = model.text
+        self._model = model
         self._split = split
-        self._prompts = prompts
         self._context = context
         self._trunk = trunk
         self._meter = meter
         self._stop_token_ids = frozenset(text.stop_token_ids)
         self._turn = 0
-        self.default_sampling = SamplingSettings(
-            temperature=text.generation.temperature,
-            top_k=text.generation.top_k,
-            top_p=text.generation.top_p,
-            min_p=text.generation.min_p,
-            repetition_penalty=text.generation.repetition_penalty,
-        )
+        self.default_sampling = SamplingSettings.of(text.generation)
 
     @classmethod
     def open(
         cls,
-        bundle: str | os.PathLike[str] | Bundle,
+        bundle: str | os.PathLike[str] | Bundle | TextModel,
         url: str,
         *,
         token: str | None = None,
@@ -94,7 +88,8 @@ class TextGenerator(Closing):
         """Load a bundle and open a session on a trunk service.
 
         Args:
-            bundle: The bundle's folder, or one that was loaded already.
+            bundle: The bundle's folder, or one that was loaded already; a :class:`TextModel`,
+                where several generators are to share what it has loaded.
             url: ``ws://`` or ``wss://`` address of the trunk service.
             token: Bearer token, where the server wants one.
             ca_file: PEM file with issuers to trust beside the system's, for a private certificate.
@@ -103,7 +98,7 @@ class TextGenerator(Closing):
                 is drawn from the system's random source; it stays as long as the session does.
             max_positions: Tokens that the conversation may grow to; at most the model's own.
             chunk_tokens: Prompts go in pieces of at most that many tokens.
-            runtime: Threads and memory settings of onnxruntime.
+            runtime: Threads and memory settings of onnxruntime; a :class:`TextModel` has its own.
             retry: How long to wait for the server, and how hard to try when the connection is
                 lost.
 
@@ -119,33 +114,37 @@ class TextGenerator(Closing):
             ProtocolError: the server broke the protocol.
             RemoteError: an error that this version does not know.
         """
-        loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
+        if not isinstance(bundle, TextModel):
+            model = TextModel.load(bundle, runtime=runtime)
+        elif runtime is None:
+            model = bundle
+        else:
+            raise UsageError("a TextModel was loaded with runtime settings of its own")
         wanted = Codec.from_label(codec)
         if wanted is None:
             known = ", ".join(known.label for known in Codec)
             raise UsageError(f"unknown codec {codec!r}: choose one of {known}")
-        text = _text_settings(loaded)
-        limit = loaded.manifest.geometry.max_positions
+        manifest = model.bundle.manifest
+        limit = manifest.geometry.max_positions
         positions = min(limit, DEFAULT_MAX_POSITIONS) if max_positions is None else max_positions
         positions = _whole("max_positions", positions)
         if positions > limit:
             raise UsageError(f"max_positions must be between 1 and the model's {limit}")
-        chosen = loaded.at(draw_split(loaded.manifest.choices) if split is None else split)
-        settings = RuntimeSettings() if runtime is None else runtime
+        chosen = manifest.at(draw_split(manifest.choices) if split is None else split)
         policy = RetryPolicy() if retry is None else retry
         meter = Meter()
         trunk = ReplayingTrunk(
             Endpoint(url, token, policy.connect_timeout_s, policy.reply_timeout_s, ca_file),
-            chosen.manifest,
+            chosen,
             meter,
             codec=wanted,
             max_positions=positions,
             chunk_tokens=_whole("chunk_tokens", chunk_tokens),
             retry=policy,
         )
-        prompts = load_prompt_encoder(loaded, text)
-        context = Context(load_head(chosen, settings), load_tail(chosen, settings), trunk, meter)
-        generator = cls(loaded, prompts, context, trunk, meter, split=chosen.manifest.split)
+        head, tail = model.graphs(chosen.split)
+        context = Context(head, tail, trunk, meter)
+        generator = cls(model, context, trunk, meter, split=chosen.split)
         # Last, so that whatever else is wrong takes no place on the server.
         trunk.connect()
         return generator
@@ -157,12 +156,22 @@ class TextGenerator(Closing):
     @property
     def bundle(self) -> Bundle:
         """The bundle that is running."""
-        return self._bundle
+        return self._model.bundle
 
     @property
     def split(self) -> Split:
         """Where this session's model is cut: the bundle's split, or the one that was drawn."""
         return self._split
+
+    @property
+    def max_positions(self) -> int:
+        """The most tokens that the conversation may have."""
+        return self._context.max_positions
+
+    @property
+    def held_token_ids(self) -> Sequence[int]:
+        """What head, trunk and tail hold: a prompt that begins so sends only the rest."""
+        return self._context.token_ids
 
     def tokenize(self, prompt: Prompt) -> list[int]:
         """The tokens of a prompt.
@@ -179,7 +188,7 @@ class TextGenerator(Closing):
             TokenizerInvalid: the tokenizer fails.
             PromptEmpty: no tokens.
         """
-        return self._prompts.encode(prompt)
+        return self._model.prompts.encode(prompt)
 
     def stream(
         self,
@@ -188,6 +197,7 @@ class TextGenerator(Closing):
         max_new_tokens: int = 128,
         sampling: SamplingSettings | None = None,
         stop: Sequence[str] = (),
+        top_logprobs: int | None = None,
     ) -> TextStream:
         """Generate, piece by piece.
 
@@ -196,6 +206,8 @@ class TextGenerator(Closing):
             max_new_tokens: The most tokens to sample.
             sampling: The bundle's defaults where None.
             stop: Strings that end the generation; they are not part of the text.
+            top_logprobs: Also compute each sampled token's log-probability, and those of so many
+                most likely ones, at most 20; None computes none.
 
         Returns:
             The stream; nothing is computed before its first piece is asked for. Its iteration
@@ -219,13 +231,16 @@ class TextGenerator(Closing):
             )
         matcher = StopMatcher(stop)
         sampler = Sampler(self.default_sampling if sampling is None else sampling)
+        top = None if top_logprobs is None else check_alternatives(top_logprobs)
+        logprobs: list[TokenLogprobs] = []
         return TextStream(
-            self._sample(ids, budget, sampler),
+            self._sample(ids, budget, sampler, top, logprobs),
             ids,
-            self._prompts.tokenizer,
+            self._model.prompts.tokenizer,
             matcher,
             stop_token_ids=self._stop_token_ids,
             meter=self._meter,
+            logprobs=None if top is None else logprobs,
         )
 
     def generate(
@@ -235,9 +250,16 @@ class TextGenerator(Closing):
         max_new_tokens: int = 128,
         sampling: SamplingSettings | None = None,
         stop: Sequence[str] = (),
+        top_logprobs: int | None = None,
     ) -> GenerationResult:
         """Generate to the end; arguments and errors as for :meth:`stream` and its iteration."""
-        stream = self.stream(prompt, max_new_tokens=max_new_tokens, sampling=sampling, stop=stop)
+        stream = self.stream(
+            prompt,
+            max_new_tokens=max_new_tokens,
+            sampling=sampling,
+            stop=stop,
+            top_logprobs=top_logprobs,
+        )
         for _ in stream:
             pass
         return stream.result
@@ -294,9 +316,17 @@ class TextGenerator(Closing):
             raise UsageError("this TextGenerator is closed: open another one")
 
     def _sample(
-        self, prompt_ids: list[int], max_new_tokens: int, sampler: Sampler
+        self,
+        prompt_ids: list[int],
+        max_new_tokens: int,
+        sampler: Sampler,
+        top: int | None,
+        logprobs: list[TokenLogprobs],
     ) -> Iterator[int]:
-        """Sampled tokens; each is run through the model only when the next one is asked for."""
+        """Sampled tokens; each is run through the model only when the next one is asked for.
+
+        Where ``top`` is a number, each token's log-probabilities are appended before it is given.
+        """
         self._turn += 1
         turn = self._turn
         history = list(prompt_ids)
@@ -307,6 +337,8 @@ class TextGenerator(Closing):
         for remaining in range(budget, 0, -1):
             token = sampler.sample(logits, history)
             history.append(token)
+            if top is not None:
+                logprobs.append(token_logprobs(logits, token, top))
             yield token
             if turn != self._turn:
                 raise UsageError(
@@ -315,15 +347,6 @@ class TextGenerator(Closing):
                 )
             if remaining > 1:
                 logits = self._context.extend([token])
-
-
-def _text_settings(bundle: Bundle) -> TextSettings:
-    text = bundle.manifest.text
-    if bundle.manifest.kind != "causal-lm" or text is None:
-        raise ManifestInvalid(
-            str(bundle.path), f"it is no language model but {bundle.manifest.kind}"
-        )
-    return text
 
 
 def _whole(name: str, value: int) -> int:

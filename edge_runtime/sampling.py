@@ -14,10 +14,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
+from lambda_split.bundle import GenerationDefaults
 from lambda_split.errors import LogitsInvalid, UsageError
 
 __all__ = ["Sampler", "SamplingSettings", "probabilities"]
@@ -53,6 +55,17 @@ class SamplingSettings:
     min_p: float = 0.0
     repetition_penalty: float = 1.0
     seed: int | None = None
+
+    @classmethod
+    def of(cls, defaults: GenerationDefaults) -> Self:
+        """The settings that a bundle gives for what callers leave open."""
+        return cls(
+            temperature=defaults.temperature,
+            top_k=defaults.top_k,
+            top_p=defaults.top_p,
+            min_p=defaults.min_p,
+            repetition_penalty=defaults.repetition_penalty,
+        )
 
     def __post_init__(self) -> None:
         _check_number("temperature", self.temperature, 0.0, math.inf)

@@ -8,6 +8,7 @@ from typing import Literal
 
 from edge_runtime.closing import Closing
 from edge_runtime.detokenizer import Detokenizer
+from edge_runtime.logprobs import TokenLogprobs
 from edge_runtime.stats import GenerationStats, Meter, Stopwatch
 from edge_runtime.stopping import StopMatcher
 from edge_runtime.tokenizer import Tokenizer
@@ -30,6 +31,9 @@ class GenerationResult:
             ``cancelled`` where the stream was closed before its end.
         stats: What it cost.
         prompt_stats: The part of it up to the first sampled token; the rest is ``stats`` less this.
+        token_offsets: Where each sampled token's text begins, in characters of the new text; of
+            tokens that a stop string swallowed behind its end.
+        logprobs: Of each sampled token, where they were asked for.
     """
 
     text: str
@@ -38,6 +42,8 @@ class GenerationResult:
     finish_reason: FinishReason
     stats: GenerationStats
     prompt_stats: GenerationStats = field(default_factory=GenerationStats)
+    token_offsets: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprobs, ...] | None = None
 
 
 class TextStream(Closing):
@@ -57,6 +63,7 @@ class TextStream(Closing):
         *,
         stop_token_ids: frozenset[int],
         meter: Meter,
+        logprobs: Sequence[TokenLogprobs] | None = None,
     ) -> None:
         """Use :meth:`TextGenerator.stream`.
 
@@ -67,6 +74,7 @@ class TextStream(Closing):
             matcher: Finds the stop strings.
             stop_token_ids: Tokens that end the text.
             meter: What sampling costs is read from it.
+            logprobs: Grows by one before each token is given; None where nobody asked for them.
         """
         self._tokens = tokens
         self._prompt_token_ids = tuple(prompt_token_ids)
@@ -74,9 +82,11 @@ class TextStream(Closing):
         self._matcher = matcher
         self._stop_token_ids = stop_token_ids
         self._meter = meter
+        self._logprobs = logprobs
         self._pieces = self._generate()
         self._said: list[str] = []
         self._sampled: list[int] = []
+        self._offsets: list[int] = []
         self._finish_reason: FinishReason | None = None
         # Both run only while this stream does: not while the caller works on a piece, and not
         # while another stream uses the same meter.
@@ -90,14 +100,41 @@ class TextStream(Closing):
         return self
 
     def __next__(self) -> str:
+        while (piece := self.advance()) is not None:
+            if piece:
+                return piece
+        raise StopIteration
+
+    def advance(self) -> str | None:
+        """Sample one token: for callers that want to stop, or to look, between any two.
+
+        Returns:
+            The text that may be shown now, empty where the token is special, ends inside a
+            character or may begin a stop string; None once the stream has ended.
+        """
         if self._finish_reason is not None:
-            raise StopIteration
+            return None
         self._before = self._meter.reading()
         try:
             with self._stopwatch.running():
-                return next(self._pieces)
+                return next(self._pieces, None)
         finally:
             self._cost += self._meter.since(self._before)
+
+    @property
+    def token_ids(self) -> Sequence[int]:
+        """The tokens sampled so far."""
+        return self._sampled
+
+    @property
+    def token_offsets(self) -> Sequence[int]:
+        """Where each one's text begins, in characters of the new text."""
+        return self._offsets
+
+    @property
+    def logprobs(self) -> Sequence[TokenLogprobs] | None:
+        """Of each one, where they were asked for."""
+        return self._logprobs
 
     def close(self) -> None:
         """End the generation; what was said so far is the result.
@@ -138,6 +175,8 @@ class TextStream(Closing):
             finish_reason=self._finish_reason,
             stats=stats,
             prompt_stats=prompt_stats,
+            token_offsets=tuple(self._offsets),
+            logprobs=None if self._logprobs is None else tuple(self._logprobs),
         )
 
     def _generate(self) -> Generator[str]:
@@ -146,22 +185,26 @@ class TextStream(Closing):
             stopped = ends
             if piece:
                 self._said.append(piece)
-                yield piece
+            yield piece
         self._finish_reason = "stop" if stopped else "length"
 
     def _texts(self) -> Iterator[tuple[str, bool]]:
         """What may be shown after each token, and whether the text stops there."""
         detokenizer = Detokenizer(self._tokenizer, self._prompt_token_ids)
         stopped = False
+        decoded = 0  # characters, those held back included
         for token in self._tokens:
             if not self._sampled:
                 self._ttft_s = self._stopwatch.seconds
                 self._prompt_cost = self._cost + self._meter.since(self._before)
             self._sampled.append(token)
+            self._offsets.append(decoded)
             stopped = token in self._stop_token_ids
             if stopped:
                 break
-            emitted = self._matcher.push(detokenizer.push(token))
+            text = detokenizer.push(token)
+            decoded += len(text)
+            emitted = self._matcher.push(text)
             yield emitted.text, emitted.matched is not None
             if emitted.matched is not None:
                 return

@@ -105,6 +105,12 @@ class Tokenizer:
             )
         return text
 
+    def name_of(self, token_id: int) -> str | None:
+        """How the vocabulary spells a token; None where it does not have it."""
+        with _library_errors(self._name):
+            name: str | None = self._implementation.id_to_token(token_id)
+        return name
+
     def check(self, token_ids: Sequence[int]) -> None:
         """Raise :class:`UsageError` unless each is a token of the model."""
         for token in token_ids:

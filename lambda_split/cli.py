@@ -38,6 +38,7 @@ COMMANDS: Final = {
     "generate": _Command("edge_runtime.commands.generate", "complete one prompt on this device"),
     "chat": _Command("edge_runtime.commands.chat", "chat with a model on this device"),
     "image": _Command("edge_runtime.commands.image", "make a picture from a prompt"),
+    "api": _Command("edge_runtime.commands.api", "serve OpenAI's API on this device"),
     "bench": _Command("bench.command", "measure speed, latency, traffic and memory"),
     "audit": _Command("audit.command", "attack what crosses the wire: what can be seen?"),
 }
@@ -58,6 +59,8 @@ _EXTRAS: Final = {
     "psutil": "cloud",
     "sacrebleu": "audit",
     "skimage": "audit",
+    "starlette": "api",
+    "uvicorn": "api",
 }
 
 # Commands that need all of an extra, whichever of its modules is found missing first.

@@ -35,11 +35,16 @@ from lambda_split.wire.pictures.handshake import serves
 from lambda_split.wire.pictures.settings import MAX_STEPS
 from lambda_split.wire.tensor_format import Base, TensorFormat, payload_bytes
 
-__all__ = ["DEFAULT_FORMAT", "ImageGenerator"]
+__all__ = ["DEFAULT_FORMAT", "ImageGenerator", "default_max_pixels"]
 
 DEFAULT_FORMAT = "fp16"
 _MAX_CONTEXT = 8192
 Latents = npt.NDArray[np.float32]
+
+
+def default_max_pixels(manifest: ImageManifest) -> int:
+    """The most pixels of all pictures at once where the caller does not say: four pictures'."""
+    return 4 * manifest.latents.height * manifest.latents.width
 
 
 def _deep_runs(blocks: BlockRunner, meter: Meter) -> Callable[[PictureOrder], PictureRun]:
@@ -145,9 +150,8 @@ class ImageGenerator(Closing):
                 f"{format!r} codes differences, which the split 'deep' has not: take "
                 f"{format.removesuffix('-delta')!r}"
             )
-        measures = manifest.latents
-        pixels = max_pixels or 4 * measures.height * measures.width
-        latents = -(-pixels // measures.scale_factor**2)
+        pixels = max_pixels or default_max_pixels(manifest)
+        latents = -(-pixels // manifest.latents.scale_factor**2)
         settings = RuntimeSettings() if runtime is None else runtime
         policy = RetryPolicy() if retry is None else retry
         meter = Meter()

@@ -31,6 +31,12 @@
     │   ├── SplitImpossible        more layers asked for than the model has
     │   ├── SchedulerUnsupported   its scheduler_config.json asks for what no solver does
     │   └── AdapterError           a LoRA adapter that cannot be merged
+    ├── ApiError                   what the local API refuses, with an HTTP status
+    │   ├── ParameterInvalid       missing, of another type, out of range
+    │   ├── ParameterUnsupported   would change the answer, and cannot be honoured
+    │   ├── BodyInvalid            ├── BodyTypeUnsupported ├── BodyTooLarge
+    │   ├── BodyTooSlow            ├── KeyRefused          ├── HostRefused
+    │   ├── OriginRefused          ├── ModelUnknown        └── Overloaded
     ├── ExportError                checkpoint -> bundle
     │   ├── OutputExists           the output folder is there already
     │   ├── OutputNotWritable      disk full, no permission …
@@ -73,6 +79,20 @@ Errors are dataclasses: they hold the facts as fields and compose their sentence
 A sentence says what is wrong and, where there is something to do, what to do.
 """
 
+from lambda_split.errors.api import (
+    ApiError,
+    BodyInvalid,
+    BodyTooLarge,
+    BodyTooSlow,
+    BodyTypeUnsupported,
+    HostRefused,
+    KeyRefused,
+    ModelUnknown,
+    OriginRefused,
+    Overloaded,
+    ParameterInvalid,
+    ParameterUnsupported,
+)
 from lambda_split.errors.base import (
     LambdaSplitError,
     ProcessFailed,
@@ -188,6 +208,11 @@ from lambda_split.errors.wire import (
 __all__ = [
     "AdapterError",
     "AddressUnavailable",
+    "ApiError",
+    "BodyInvalid",
+    "BodyTooLarge",
+    "BodyTooSlow",
+    "BodyTypeUnsupported",
     "BundleError",
     "BundleFileAltered",
     "BundleFileMissing",
@@ -222,7 +247,9 @@ __all__ = [
     "FrameVersion",
     "GraphInvalid",
     "HandshakeTimeout",
+    "HostRefused",
     "InternalError",
+    "KeyRefused",
     "KindRefused",
     "LambdaSplitError",
     "LinkError",
@@ -230,9 +257,14 @@ __all__ = [
     "ManifestInvalid",
     "MessageMalformed",
     "MissingExtra",
+    "ModelUnknown",
     "NonFinite",
+    "OriginRefused",
     "OutputExists",
     "OutputNotWritable",
+    "Overloaded",
+    "ParameterInvalid",
+    "ParameterUnsupported",
     "PathOutsideBundle",
     "PictureImpossible",
     "PictureRefused",

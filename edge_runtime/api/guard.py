@@ -1,0 +1,100 @@
+"""Who may use the server: programs of this machine, or those with the key; no web page unasked.
+
+A page in the user's browser can send requests to a server on loopback, and with DNS rebinding read
+the answers: it makes its own name resolve to 127.0.0.1. So requests for a name that is not the
+server's are refused, and those that a page sends, unless its origin is allowed.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import urllib.parse
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from edge_runtime.api.failures import failure_of
+from edge_runtime.api.responding import failure_response
+from lambda_split.errors import ApiError, HostRefused, KeyRefused, OriginRefused
+
+__all__ = ["Access", "HostGuard", "KeyGuard", "is_loopback"]
+
+_OPEN_PATHS = frozenset({"/health", "/openapi.json"})  # they tell nothing that a key protects
+
+
+@dataclass(frozen=True)
+class Access:
+    """Who may use the server.
+
+    Attributes:
+        hosts: Names that it goes by, beside those of loopback.
+        origins: Web pages that may use it, such as ``http://localhost:3000``.
+        api_key: What every request must carry; None asks for none.
+    """
+
+    hosts: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
+    api_key: str | None = None
+
+    def __repr__(self) -> str:
+        key = "None" if self.api_key is None else "…"
+        return f"Access(hosts={self.hosts}, origins={self.origins}, api_key={key})"
+
+
+class HostGuard:
+    """Refuses requests for another host's name, and those that a web page sent."""
+
+    def __init__(self, app: ASGIApp, hosts: Sequence[str], origins: Collection[str]) -> None:
+        self._app = app
+        self._hosts = frozenset(host.lower() for host in hosts)
+        self._origins = frozenset(origins)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or answer 403."""
+        if scope["type"] == "http":
+            headers = Headers(scope=scope)
+            error: ApiError | None = None
+            if not self._knows(headers.get("host", "")):
+                error = HostRefused()
+            elif "origin" in headers and headers["origin"] not in self._origins:
+                error = OriginRefused()
+            if error is not None:
+                await failure_response(failure_of(error))(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _knows(self, host: str) -> bool:
+        try:
+            name = urllib.parse.urlsplit(f"//{host}").hostname or ""
+        except ValueError:
+            return False
+        return is_loopback(name) or name in self._hosts
+
+
+class KeyGuard:
+    """Refuses requests without the API key."""
+
+    def __init__(self, app: ASGIApp, api_key: str | None) -> None:
+        self._app = app
+        self._expected = None if api_key is None else f"Bearer {api_key}".encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or answer 401."""
+        if scope["type"] == "http" and self._expected is not None:
+            given = Headers(scope=scope).get("authorization", "").encode("latin-1")
+            known = hmac.compare_digest(given, self._expected)
+            if not known and scope["path"] not in _OPEN_PATHS:
+                await failure_response(failure_of(KeyRefused()))(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a name or address is of this machine only."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")  # RFC 6761, section 6.3

@@ -1,0 +1,185 @@
+"""Which session answers a request: at most so many, reused, with a bounded queue before them."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import math
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from edge_runtime.api.session_thread import SessionThread
+from edge_runtime.closing import Closing
+from lambda_split.errors import Overloaded
+
+__all__ = ["PoolLimits", "SessionPool", "shared_prefix"]
+
+Held = TypeVar("Held", bound=Closing)
+
+_RETRY_AFTER_S = 5
+
+
+@dataclass(frozen=True)
+class PoolLimits:
+    """How many requests are worked on, and how many wait.
+
+    Attributes:
+        sessions: The most sessions, each for one request at a time.
+        waiting: The most requests that wait for one.
+        wait_s: The longest that one waits.
+        idle_s: A session that was not used for so long is closed: it takes a place on the trunk.
+    """
+
+    sessions: int = 4
+    waiting: int = 32
+    wait_s: float = 60.0
+    idle_s: float = 300.0
+
+
+class SessionPool(Generic[Held]):
+    """Lends sessions. Belongs to the event loop's thread.
+
+    A conversation's next turn should meet the session that holds it, so that only what is new is
+    sent. So a free session is taken where the new prompt and what it holds have much in common, at
+    least half of the shorter of the two. Otherwise a new one is opened, and where there may be no
+    more, the one that shares most is taken, of several the one that was not used for longest.
+    """
+
+    def __init__(
+        self,
+        open_generator: Callable[[], Held],
+        limits: PoolLimits,
+        *,
+        held: Callable[[Held], Sequence[int]],
+    ) -> None:
+        """Prepare a pool; sessions are opened as they are needed.
+
+        Args:
+            open_generator: Opens a session on the trunk; called in the session's thread.
+            limits: How many.
+            held: The tokens that a session holds.
+        """
+        self._open = open_generator
+        self._limits = limits
+        self._held = held
+        self._free: list[SessionThread[Held]] = []  # the longest unused first
+        self._busy: set[SessionThread[Held]] = set()
+        self._waiting: collections.deque[asyncio.Future[SessionThread[Held]]] = collections.deque()
+        self._expiry: dict[SessionThread[Held], asyncio.TimerHandle] = {}
+        self._closed = False
+
+    @property
+    def limit(self) -> int:
+        """The most sessions."""
+        return self._limits.sessions
+
+    @property
+    def open(self) -> int:
+        """Sessions that there are."""
+        return len(self._free) + len(self._busy)
+
+    @property
+    def busy(self) -> int:
+        """Those of them that work."""
+        return len(self._busy)
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for one."""
+        return len(self._waiting)
+
+    @contextlib.asynccontextmanager
+    async def borrow(self, token_ids: Sequence[int] = ()) -> AsyncIterator[SessionThread[Held]]:
+        """A session for one request; it is free again once its job is done.
+
+        Args:
+            token_ids: What is going to be asked of it.
+
+        Raises:
+            Overloaded: all are busy, and too many wait or it took too long.
+        """
+        session = self._choose(token_ids)
+        if session is None:
+            session = await self._wait()
+        try:
+            yield session
+        finally:
+            # A job that nobody wants ends by itself, within a token: not waited for here.
+            session.job.add_done_callback(lambda _: self._give_back(session))
+
+    def close(self) -> None:
+        """End all sessions; those that work, when they are done."""
+        self._closed = True
+        for session in [*self._free, *self._busy]:
+            session.close()
+        for handle in self._expiry.values():
+            handle.cancel()
+        self._free.clear()
+
+    def _choose(self, token_ids: Sequence[int]) -> SessionThread[Held] | None:
+        best, most, fits = None, -1, False
+        for session in self._free:
+            held = () if session.generator is None else self._held(session.generator)
+            shared = shared_prefix(held, token_ids)
+            if shared > most:
+                best, most = session, shared
+                fits = 2 * shared >= min(len(held), len(token_ids))
+        if best is not None and (fits or self.open >= self._limits.sessions):
+            self._free.remove(best)
+            self._expiry.pop(best).cancel()
+        elif self.open < self._limits.sessions:
+            best = SessionThread(self._open)
+        if best is not None:
+            self._busy.add(best)
+        return best
+
+    async def _wait(self) -> SessionThread[Held]:
+        if len(self._waiting) >= self._limits.waiting:
+            raise Overloaded(f"{len(self._waiting)} requests wait already", _RETRY_AFTER_S)
+        turn: asyncio.Future[SessionThread[Held]] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            async with asyncio.timeout(self._limits.wait_s):
+                return await turn
+        except BaseException as error:
+            if turn in self._waiting:
+                self._waiting.remove(turn)
+            if turn.done() and not turn.cancelled():  # it was this one's turn at that moment
+                self._give_back(turn.result())
+            if isinstance(error, TimeoutError):
+                waited = math.ceil(self._limits.wait_s)
+                raise Overloaded(f"none became free in {waited} s", _RETRY_AFTER_S) from error
+            raise
+
+    def _give_back(self, session: SessionThread[Held]) -> None:
+        if self._closed:
+            return
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(session)
+                return
+        self._busy.discard(session)
+        if session.generator is None:  # it could not be opened
+            session.close()
+            return
+        self._free.append(session)
+        loop = asyncio.get_running_loop()
+        self._expiry[session] = loop.call_later(self._limits.idle_s, self._expire, session)
+
+    def _expire(self, session: SessionThread[Held]) -> None:
+        self._free.remove(session)
+        self._expiry.pop(session)
+        session.close()
+
+
+def shared_prefix(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two sequences have in common at their beginning."""
+    count = 0
+    for mine, theirs in zip(one, other, strict=False):
+        if mine != theirs:
+            break
+        count += 1
+    return count

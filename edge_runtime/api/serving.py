@@ -1,0 +1,93 @@
+"""Running the application with uvicorn on a socket of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from edge_runtime.api.guard import is_loopback
+from lambda_split.errors import AddressUnavailable, UsageError
+
+__all__ = ["check_exposure", "listen", "serve_app"]
+
+_BACKLOG = 128
+_MOST_CONNECTIONS = 512
+_LARGEST_PORT = 65535
+_GRACE_S = 5  # answers that are being sent when the server is told to stop
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens.
+
+    Args:
+        host: Name or address.
+        port: 0 takes a free one.
+
+    Raises:
+        AddressUnavailable: nothing can listen there.
+    """
+    if port > _LARGEST_PORT:  # the system's library would take it modulo 65,536
+        raise AddressUnavailable(f"{host}:{port}", f"ports go up to {_LARGEST_PORT}")
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, *_, address = found[0]
+        return socket.create_server(address[:2], family=family, backlog=_BACKLOG)
+    except (OSError, OverflowError, UnicodeError) as error:
+        raise AddressUnavailable(f"{host}:{port}", str(error)) from error
+
+
+def check_exposure(listener: socket.socket, host: str, *, has_key: bool, insecure: bool) -> None:
+    """Refuse to serve other machines without an API key, unless told to.
+
+    Args:
+        listener: What listens.
+        host: What the user asked to listen on, for the message.
+        has_key: Whether requests must carry a key.
+        insecure: Whether the user says that it may go without.
+
+    Raises:
+        UsageError: others can connect, and there is no key.
+    """
+    if is_loopback(listener.getsockname()[0]) or has_key or insecure:
+        return
+    raise UsageError(
+        f"--host {host} can be reached from other machines: give an --api-key-file, or whoever "
+        "reaches the port can use it; and mind that prompts cross the network unencrypted. "
+        "--insecure serves without"
+    )
+
+
+def serve_app(app: ASGIApp, listener: socket.socket) -> None:
+    """Serve until SIGINT or SIGTERM; says on stdout where."""
+    config = uvicorn.Config(
+        app,
+        log_config=None,  # the program's own logging
+        access_log=False,
+        server_header=False,
+        ws="none",
+        limit_concurrency=_MOST_CONNECTIONS,
+        timeout_graceful_shutdown=_GRACE_S,
+    )
+    host, port = listener.getsockname()[:2]
+    sys.stdout.write(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}/v1\n")
+    sys.stdout.flush()
+    with _quiet_end():
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+@contextlib.contextmanager
+def _quiet_end() -> Iterator[None]:
+    """Uvicorn raises the signal that ended it again: to end by it is success here."""
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(number, lambda *_: None) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)

@@ -1,0 +1,37 @@
+"""What the tests of the local API share: the shipped model, its trunk, and one server."""
+
+from __future__ import annotations
+
+import pytest
+
+from export import ExportSettings, QuietProgress, export_bundle
+from lambda_split.bundle import load_bundle
+from tests.edge_runtime.api.servers import running_api
+from tests.servers import serving
+
+
+@pytest.fixture(scope="session")
+def demo_bundle(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("api") / "bundle"
+    export_bundle("demo", folder, ExportSettings(weights="int4"), progress=QuietProgress())
+    return load_bundle(folder)
+
+
+@pytest.fixture(scope="session")
+def trunk():
+    with serving("demo", "--dtype", "float32", "--metrics-port", "0") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def api(demo_bundle, trunk):
+    """At most two requests at once, so that others wait."""
+    arguments = ("--bundle", str(demo_bundle.path), "--url", trunk.url, "--max-sessions", "2")
+    with running_api(*arguments, "--codec", "fp32") as server:
+        yield server
+
+
+@pytest.fixture
+def client(api):
+    with api.client() as made:
+        yield made

@@ -1,0 +1,75 @@
+"""The local API in a process of its own, as people start it."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+
+import httpx
+import openai
+
+__all__ = ["ApiServer", "running_api"]
+
+
+class ApiServer:
+    """``lambda-split api`` on a free loopback port."""
+
+    def __init__(self, *arguments: str) -> None:
+        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed by close()
+        command = [sys.executable, "-m", "lambda_split.cli", "api", "--threads", "1"]
+        self._process = subprocess.Popen(
+            [*command, "--port", "0", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+        )
+        line = self._process.stdout.readline()
+        match = re.fullmatch(r"listening on (http://\S+)\n", line)
+        assert match, f"stdout: {line!r}, log: {self.log()}"
+        self.url = match[1]
+        self.root = self.url.removesuffix("/v1")
+
+    def client(self, **settings: object) -> openai.OpenAI:
+        defaults = {"base_url": self.url, "api_key": "none", "max_retries": 0}
+        return openai.OpenAI(**{**defaults, **settings})
+
+    def state(self) -> dict[str, int]:
+        """How busy its first model is."""
+        return httpx.get(f"{self.root}/health").json()["models"][0]
+
+    def await_idle(self) -> None:
+        deadline = time.monotonic() + 60
+        while self.state()["busy"]:
+            assert time.monotonic() < deadline, "a session is never free again"
+            time.sleep(0.02)
+
+    def log(self) -> str:
+        self._log.seek(0)
+        return self._log.read()
+
+    def stop(self) -> int:
+        """SIGTERM; returns the exit code."""
+        self._process.send_signal(signal.SIGTERM)
+        return self._process.wait(30)
+
+    def close(self) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
+        self._log.close()
+
+
+@contextlib.contextmanager
+def running_api(*arguments: str) -> Iterator[ApiServer]:
+    server = ApiServer(*arguments)
+    try:
+        yield server
+    finally:
+        server.close()

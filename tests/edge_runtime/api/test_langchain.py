@@ -1,0 +1,24 @@
+"""LangChain's chat model of OpenAI, in a chain."""
+
+from __future__ import annotations
+
+from langchain_core.output_parsers import StrOutputParser
+from langchain_core.prompts import ChatPromptTemplate
+from langchain_openai import ChatOpenAI
+
+from edge_runtime import Message, TextGenerator
+
+
+def test_a_chain_says_what_the_library_says(api, demo_bundle, trunk) -> None:
+    prompt = ChatPromptTemplate.from_messages(
+        [("system", "Be brief."), ("human", "Tell me a story about {what}.")]
+    )
+    model = ChatOpenAI(model="demo", base_url=api.url, api_key="none", max_tokens=24, max_retries=0)
+    chain = prompt | model | StrOutputParser()
+    with TextGenerator.open(demo_bundle, trunk.url, codec="fp32") as generator:
+        messages = [Message("system", "Be brief."), Message("user", "Tell me a story about a fox.")]
+        expected = generator.generate(messages, max_new_tokens=24).text
+    assert chain.invoke({"what": "a fox"}) == expected
+    pieces = list(chain.stream({"what": "a fox"}))
+    assert "".join(pieces) == expected
+    assert len(pieces) > 5

@@ -1,0 +1,195 @@
+"""Which session a request gets, how long it waits, and when sessions end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+
+import pytest
+
+from edge_runtime.api.pool import PoolLimits, SessionPool, shared_prefix
+from edge_runtime.closing import Closing
+from lambda_split.errors import Overloaded, ServerUnreachable
+
+
+class Conversation(Closing):
+    """A session that holds what it was last asked; jobs count up."""
+
+    def __init__(self, opened: list[Conversation]) -> None:
+        self.held: list[int] = []
+        self.threads = {threading.get_ident()}
+        self.closed = threading.Event()
+        opened.append(self)
+
+    def count(self, tokens, limit=3, gate=None):
+        self.threads.add(threading.get_ident())
+        self.held = list(tokens)
+        for number in range(limit):
+            if gate is not None:
+                gate.wait(30)
+            yield number
+
+    def close(self) -> None:
+        self.threads.add(threading.get_ident())
+        self.closed.set()
+
+
+def make_pool(opened, **limits) -> SessionPool[Conversation]:
+    settings = PoolLimits(**{"sessions": 2, "waiting": 1, "wait_s": 30, "idle_s": 300, **limits})
+    return SessionPool(lambda: Conversation(opened), settings, held=lambda one: one.held)
+
+
+async def ask(pool, tokens, **settings) -> tuple[Conversation, list[int]]:
+    async with pool.borrow(tokens) as session:
+        items = session.items(lambda one: one.count(tokens, **settings))
+        found = [item async for item in items]
+        return session.generator, found
+
+
+def run(scenario) -> None:
+    async def whole():
+        async with asyncio.timeout(60):
+            await scenario()
+
+    asyncio.run(whole())
+
+
+def test_shared_prefix() -> None:
+    assert shared_prefix([1, 2, 3], [1, 2, 4, 5]) == 2
+    assert shared_prefix([], [1]) == shared_prefix([2], [1]) == 0
+    assert shared_prefix([1, 2], [1, 2]) == 2
+
+
+def test_a_next_turn_meets_the_session_that_holds_the_conversation() -> None:
+    async def scenario():
+        opened: list[Conversation] = []
+        pool = make_pool(opened)
+        first, found = await ask(pool, [1, 2, 3, 4])
+        assert found == [0, 1, 2]
+        await asyncio.sleep(0)
+        second, _ = await ask(pool, [9, 8, 7, 6])
+        await asyncio.sleep(0)
+        assert first is not second
+        for tokens, wanted in [
+            ([1, 2, 3, 4, 5, 6], first),
+            ([9, 8, 7, 6, 5], second),
+            ([9, 8], second),
+            ([1, 5, 5, 5, 5, 5], first),  # no more sessions: the one that shares most
+            ([4, 4], second),  # nothing in common: the one that was not used for longest
+        ]:
+            found, _ = await ask(pool, tokens)
+            assert found is wanted, tokens
+            await asyncio.sleep(0)
+        assert opened == [first, second]
+        assert (pool.open, pool.busy, pool.waiting) == (2, 0, 0)
+        pool.close()
+        for one in opened:
+            assert await asyncio.to_thread(one.closed.wait, 30)
+            assert len(one.threads) == 1  # all of it in its own thread
+
+    run(scenario)
+
+
+def test_waiting_is_bounded_in_number_and_time() -> None:
+    async def scenario():
+        opened: list[Conversation] = []
+        pool = make_pool(opened, sessions=1, wait_s=0.2)
+        gate = threading.Event()
+        working = asyncio.create_task(ask(pool, [1], gate=gate))
+        await asyncio.sleep(0.05)
+        late = asyncio.create_task(ask(pool, [2]))
+        await asyncio.sleep(0)
+        assert (pool.busy, pool.waiting) == (1, 1)
+        with pytest.raises(Overloaded, match="wait already"):
+            await ask(pool, [3])
+        with pytest.raises(Overloaded, match="became free"):
+            await late
+        assert pool.waiting == 0
+        gate.set()
+        await working
+        await asyncio.sleep(0)
+        _, found = await ask(pool, [4])
+        assert found == [0, 1, 2]
+        pool.close()
+
+    run(scenario)
+
+
+def test_who_waits_gets_the_session_that_becomes_free_and_a_cancelled_one_passes_it_on() -> None:
+    async def scenario():
+        opened: list[Conversation] = []
+        pool = make_pool(opened, sessions=1, waiting=5)
+        gate = threading.Event()
+        working = asyncio.create_task(ask(pool, [1], gate=gate))
+        await asyncio.sleep(0.05)
+        waiting = [asyncio.create_task(ask(pool, [number])) for number in range(2, 5)]
+        await asyncio.sleep(0)
+        waiting[0].cancel()
+        gate.set()
+        await working
+        for task in waiting[1:]:
+            found, _ = await task
+            assert found is opened[0]
+        with pytest.raises(asyncio.CancelledError):
+            await waiting[0]
+        await asyncio.sleep(0)
+        assert (pool.open, pool.busy, pool.waiting) == (1, 0, 0)
+        pool.close()
+
+    run(scenario)
+
+
+def test_a_job_that_nobody_wants_ends_and_only_then_is_the_session_free() -> None:
+    async def scenario():
+        opened: list[Conversation] = []
+        pool = make_pool(opened, sessions=1)
+        gate = threading.Event()
+        gate.set()
+        async with (
+            pool.borrow([1]) as session,
+            contextlib.aclosing(
+                session.items(lambda one: one.count([1], limit=10**9, gate=gate))
+            ) as items,
+        ):
+            assert await anext(items) == 0
+            gate.clear()
+        await asyncio.sleep(0.05)
+        assert pool.busy == 1  # still in the middle of an item
+        gate.set()
+        await session.job
+        await asyncio.sleep(0.05)
+        assert pool.busy == 0
+        pool.close()
+
+    run(scenario)
+
+
+def test_idle_sessions_are_closed() -> None:
+    async def scenario():
+        opened: list[Conversation] = []
+        pool = make_pool(opened, idle_s=0.05)
+        await ask(pool, [1])
+        assert await asyncio.to_thread(opened[0].closed.wait, 30)
+        assert pool.open == 0
+        await ask(pool, [1])
+        assert len(opened) == 2
+        pool.close()
+
+    run(scenario)
+
+
+def test_a_session_that_cannot_be_opened_takes_no_place() -> None:
+    async def scenario():
+        def fail():
+            raise ServerUnreachable("ws://nowhere", "no route")
+
+        pool = SessionPool(fail, PoolLimits(sessions=1, waiting=0), held=lambda _: ())
+        for _ in range(3):
+            with pytest.raises(ServerUnreachable):
+                await ask(pool, [1])
+            await asyncio.sleep(0)
+            assert pool.open == 0
+        pool.close()
+
+    run(scenario)

@@ -1,0 +1,274 @@
+"""What the server refuses, as the exceptions of OpenAI's client."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import urllib.parse
+
+import openai
+import pytest
+
+from tests.edge_runtime.api.servers import running_api
+from tests.servers import TrunkServer, free_port
+
+CHAT = {"model": "demo", "messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 2}
+COMPLETION = {"model": "demo", "prompt": "The fox", "max_tokens": 2}
+
+
+def post(api, path: str, body: bytes, **headers: str) -> tuple[int, dict]:
+    """A request as no client would send it."""
+    address = urllib.parse.urlsplit(api.url)
+    connection = http.client.HTTPConnection(address.hostname, address.port, timeout=60)
+    try:
+        sent = {"Content-Type": "application/json", **headers}
+        connection.request("POST", f"/v1{path}", body, sent)
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("presence_penalty", 0.5),
+        ("frequency_penalty", -1),
+        ("logit_bias", {"1": 5}),
+        ("tools", [{"type": "function", "function": {"name": "f"}}]),
+        ("tool_choice", "required"),
+        ("functions", [{"name": "f"}]),
+        ("response_format", {"type": "json_object"}),
+        ("modalities", ["audio"]),
+        ("audio", {"voice": "x", "format": "mp3"}),
+        ("reasoning_effort", "high"),
+        ("web_search_options", {}),
+        ("store", True),
+    ],
+)
+def test_what_cannot_be_honoured_is_named(client, name, value) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.chat.completions.create(**CHAT, extra_body={name: value})
+    assert caught.value.param == name
+    assert caught.value.code == "unsupported_parameter"
+    assert caught.value.type == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("temperature", 2.5),
+        ("temperature", "hot"),
+        ("top_p", -0.1),
+        ("n", 17),
+        ("n", 0),
+        ("max_tokens", 0),
+        ("stop", ["a", "b", "c", "d", "e"]),
+        ("stop", ""),
+        ("seed", 2**63),
+        ("logprobs", 6),
+        ("stream_options", {"include_usage": True}),
+        ("sampler", "mine"),
+        ("prompt", [1, "two"]),
+        ("prompt", []),
+        ("prompt", [["the"]]),
+    ],
+)
+def test_what_is_wrong_is_named(client, name, value) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.completions.create(**{**COMPLETION, "extra_body": {name: value}})
+    assert caught.value.param.startswith(name)
+    assert caught.value.code == "invalid_value"
+
+
+@pytest.mark.parametrize(
+    ("fields", "parameter"),
+    [
+        ({"top_logprobs": 2}, "top_logprobs"),
+        ({"max_completion_tokens": 3}, "max_tokens"),
+        ({"messages": []}, "messages"),
+        ({"messages": [{"role": "tool", "content": "4"}]}, "messages[0].role"),
+        ({"messages": [{"role": "user"}]}, "messages[0].content"),
+        ({"messages": [{"role": "user", "content": "Hi", "name": "Ann"}]}, "messages[0].name"),
+        (
+            {
+                "messages": [
+                    {
+                        "role": "user",
+                        "content": [{"type": "image_url", "image_url": {"url": "data:,"}}],
+                    }
+                ]
+            },
+            "messages[0].content[0].type",
+        ),
+    ],
+)
+def test_a_wrong_chat_is_told_where(client, fields, parameter) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.chat.completions.create(**CHAT, extra_body=fields)
+    assert caught.value.param == parameter
+
+
+def test_what_means_nothing_is_taken(client) -> None:
+    answer = client.chat.completions.create(
+        **CHAT,
+        user="me",
+        presence_penalty=0,
+        frequency_penalty=0.0,
+        tools=[],
+        tool_choice="none",
+        response_format={"type": "text"},
+        modalities=["text"],
+        logit_bias={},
+        metadata={"a": "b"},
+        service_tier="auto",
+    )
+    assert answer.usage.completion_tokens == 2
+
+
+def test_an_unknown_model(client) -> None:
+    for ask in (
+        lambda: client.chat.completions.create(**{**CHAT, "model": "gpt-4o"}),
+        lambda: client.completions.create(**{**COMPLETION, "model": "gpt-4o"}),
+        lambda: client.images.generate(model="demo", prompt="a fox"),
+        lambda: client.models.retrieve("gpt-4o"),
+    ):
+        with pytest.raises(openai.NotFoundError) as caught:
+            ask()
+        assert caught.value.code == "model_not_found"
+        assert caught.value.param == "model"
+
+
+def test_a_prompt_longer_than_the_model(client) -> None:
+    for ask in (
+        lambda text: client.completions.create(**{**COMPLETION, "prompt": text}),
+        lambda text: client.completions.create(**{**COMPLETION, "prompt": text}, stream=True),
+        lambda text: client.chat.completions.create(
+            model="demo", messages=[{"role": "user", "content": text}]
+        ),
+    ):
+        with pytest.raises(openai.BadRequestError) as caught:
+            ask("fox " * 250_000)  # a megabyte
+        assert caught.value.code == "context_length_exceeded"
+        assert caught.value.param in {"prompt", "messages"}
+
+
+def test_a_prompt_that_the_model_cannot_take(client) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.completions.create(**{**COMPLETION, "prompt": [10**6]})
+    assert caught.value.param == "prompt"
+    assert caught.value.code == "invalid_prompt"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'"text"',
+        b"\xff",
+        b'{"model": NaN}',
+        b'{"model": "\\ud800"}',
+        b"[" * 100_000,
+        b'{"a":' * 50_000,
+    ],
+)
+def test_a_body_that_is_no_object(api, body) -> None:
+    for path in ("/chat/completions", "/completions", "/images/generations"):
+        status, answer = post(api, path, body)
+        assert status == 400
+        assert answer["error"]["code"] == "invalid_json"
+
+
+def test_a_body_that_is_too_large(api) -> None:
+    status, answer = post(api, "/completions", b" " * (8 * 1024 * 1024 + 1))
+    assert (status, answer["error"]["code"]) == (413, "request_too_large")
+
+
+def test_a_body_of_another_type(api) -> None:
+    body = json.dumps(COMPLETION).encode()
+    status, answer = post(api, "/completions", body, **{"Content-Type": "text/plain"})
+    assert (status, answer["error"]["code"]) == (415, "unsupported_media_type")
+
+
+def test_no_such_route_and_no_such_method(api, client) -> None:
+    with pytest.raises(openai.NotFoundError) as caught:
+        client.embeddings.create(model="demo", input="a")
+    assert caught.value.code == "unknown_url"
+    status, _ = post(api, "/models", b"{}")
+    assert status == 405
+
+
+def test_more_requests_than_may_wait(demo_bundle, trunk) -> None:
+    arguments = ("--bundle", str(demo_bundle.path), "--url", trunk.url)
+    limits = ("--max-sessions", "1", "--max-waiting", "0")
+    with running_api(*arguments, *limits) as api, api.client() as client:
+        stream = client.chat.completions.create(
+            model="demo", messages=CHAT["messages"], n=16, temperature=2, stream=True
+        )
+        next(iter(stream))
+        with pytest.raises(openai.RateLimitError) as caught:
+            client.completions.create(**COMPLETION)
+        assert caught.value.code == "rate_limit_exceeded"
+        assert int(caught.value.response.headers["retry-after"]) > 0
+        stream.close()
+        api.await_idle()
+        assert client.completions.create(**COMPLETION).choices[0].text
+        assert api.stop() == 0
+        assert "Hello" not in api.log()
+
+
+def test_no_session_is_free_in_time(demo_bundle, trunk) -> None:
+    arguments = ("--bundle", str(demo_bundle.path), "--url", trunk.url)
+    limits = ("--max-sessions", "1", "--wait", "1")
+    with running_api(*arguments, *limits) as api, api.client() as client:
+        stream = client.chat.completions.create(
+            model="demo", messages=CHAT["messages"], n=16, temperature=2, stream=True
+        )
+        next(iter(stream))
+        with pytest.raises(openai.RateLimitError, match="none became free"):
+            client.completions.create(**COMPLETION)
+        stream.close()
+
+
+def test_a_trunk_that_is_not_there(demo_bundle) -> None:
+    url = f"ws://127.0.0.1:{free_port()}"
+    with running_api("--bundle", str(demo_bundle.path), "--url", url) as api:
+        with api.client() as client:
+            for streams in (False, True):
+                with pytest.raises(openai.InternalServerError) as caught:
+                    client.completions.create(**COMPLETION, stream=streams)
+                assert caught.value.status_code == 503
+                assert caught.value.code == "trunk_unreachable"
+            assert api.state()["sessions"] == 0
+        assert "The fox" not in api.log()
+
+
+@pytest.mark.slow
+def test_a_trunk_that_goes_away_during_an_answer_and_comes_back_or_not(demo_bundle) -> None:
+    trunk = TrunkServer("demo", "--dtype", "float32")
+    try:
+        trunk.start()
+        arguments = ("--bundle", str(demo_bundle.path), "--url", trunk.url)
+        with running_api(*arguments, "--give-up-after", "20") as api, api.client() as client:
+            whole = client.completions.create(**{**COMPLETION, "max_tokens": 200})
+            stream = iter(
+                client.completions.create(**{**COMPLETION, "max_tokens": 200}, stream=True)
+            )
+            text = next(stream).choices[0].text
+            trunk.kill()
+            trunk.start()
+            text += "".join(chunk.choices[0].text for chunk in stream)
+            assert text == whole.choices[0].text
+        with running_api(*arguments, "--give-up-after", "1") as api, api.client() as client:
+            stream = iter(
+                client.completions.create(**{**COMPLETION, "max_tokens": 900}, stream=True)
+            )
+            next(stream)
+            trunk.kill()
+            with pytest.raises(openai.APIError, match="connection was lost"):
+                list(stream)
+            api.await_idle()
+    finally:
+        trunk.close()
