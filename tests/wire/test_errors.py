@@ -27,7 +27,7 @@ def sample(cls):
 def drawn_tree():
     """Each class of the docstring's drawing with the one that it hangs from."""
     parents, path = {}, []
-    drawing = errors.__doc__.split("::\n\n", 1)[1].split("\n\n", 1)[0]
+    drawing = errors.__doc__.split("\n\n")[1]
     for line in drawing.splitlines():
         # Several names stand side by side where leaves share a line.
         for match in re.finditer(r"(?:[├└]── |^ {4})([A-Z]\w+)", line):
