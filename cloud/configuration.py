@@ -138,15 +138,16 @@ def configure(
 def _check_together(settings: ServeSettings) -> None:
     network = settings.network
     if (network.tls_cert is None) != (network.tls_key is None):
-        raise UsageError("tls-cert and tls-key belong together: give both, or neither")
+        raise UsageError("--tls-cert and --tls-key belong together: give both, or neither")
     replicas = settings.replicas
     if replicas.highest < replicas.min_replicas:
         raise UsageError(
-            f"min-replicas {replicas.min_replicas} is above max-replicas {replicas.max_replicas}"
+            f"--min-replicas {replicas.min_replicas} is above --max-replicas "
+            f"{replicas.max_replicas}"
         )
     if replicas.gateway_only and (replicas.replicas is None or replicas.ray_address is None):
         raise UsageError(
-            "gateway-only needs --replicas ray and the --ray-address of the cluster to join"
+            "--gateway-only needs --replicas ray and the --ray-address of the cluster to join"
         )
 
 

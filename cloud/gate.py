@@ -144,13 +144,14 @@ class Gate:
         self, connection: ServerConnection, request: Request, grant: Grant | None
     ) -> Response:
         # RFC 6750, section 3: an error where a token was sent, none where there was no token.
-        challenge, text = "Bearer", "give a token\n"
+        challenge, text, why = "Bearer", "give a token\n", "no token"
         if grant is not None:
             challenge = 'Bearer error="invalid_token", error_description="revoked"'
-            text = "this token was revoked\n"
+            text, why = "this token was revoked\n", f"the revoked token of {grant.name}"
         elif "Authorization" in request.headers:
             challenge, text = 'Bearer error="invalid_token"', "give a valid token\n"
-        response = self._refuse(connection, http.HTTPStatus.UNAUTHORIZED, text)
+            why = "an unknown token"
+        response = self._refuse(connection, http.HTTPStatus.UNAUTHORIZED, text, why)
         response.headers["WWW-Authenticate"] = challenge
         return response
 
@@ -168,8 +169,10 @@ class Gate:
         response.headers["Retry-After"] = str(retry_after_s)
         return response
 
-    def _refuse(self, connection: ServerConnection, status: http.HTTPStatus, text: str) -> Response:
-        _logger.info("refused a connection: HTTP %d", status)
+    def _refuse(
+        self, connection: ServerConnection, status: http.HTTPStatus, text: str, why: str = ""
+    ) -> Response:
+        _logger.info("refused a connection: HTTP %d%s", status, f", {why}" if why else "")
         self._metrics.refused(reason=f"http-{status.value}")
         return connection.respond(status, text)
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from cloud.tokens import Grant
+from lambda_split.counting import counted
 from lambda_split.errors import CapacityRefused, TokenRevoked
 
 __all__ = ["Guest", "Guests"]
@@ -101,7 +102,8 @@ class Guests:
             return
         limit = grant.max_sessions
         if limit is not None and self._sessions[grant.name] >= limit:
-            raise CapacityRefused(f"{limit} sessions of this token are open", _RETRY_AFTER_S)
+            most = f"the most is {counted(limit, 'session')} of this token"
+            raise CapacityRefused(most, _RETRY_AFTER_S)
         self._sessions[grant.name] += 1
         try:
             yield

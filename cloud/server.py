@@ -27,6 +27,7 @@ from cloud.status import ServerStatus
 from cloud.tls import ServerTls
 from cloud.tokens import TokenStore
 from lambda_split import __version__
+from lambda_split.counting import counted
 from lambda_split.errors import InternalError
 from lambda_split.wire.messages import MAX_MESSAGE_BYTES
 
@@ -152,7 +153,7 @@ async def listen(
 
 
 async def _stop(server: Server, service: Service) -> None:
-    _logger.info("stopping: %d sessions open", len(server.connections))
+    _logger.info("stopping: %s open", counted(len(server.connections), "session"))
     limits = service.limits
     service.status.leaving.set()
     patience = limits.drain_s + 2 * limits.goodbye_s

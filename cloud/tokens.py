@@ -22,6 +22,7 @@ import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from lambda_split.counting import counted
 from lambda_split.errors import TokenFileInvalid, UsageError
 
 __all__ = [
@@ -117,7 +118,7 @@ class TokenStore:
             TokenFileInvalid: a line is malformed.
         """
         self._grants = parse_tokens(read_text(self._path), str(self._path))
-        _logger.info("%d tokens in %s", len(self._grants), self._path)
+        _logger.info("%s in %s", counted(len(self._grants), "token"), self._path)
         for watcher in self._watchers:
             watcher()
 

@@ -8,7 +8,7 @@ and runs new tokens through head, trunk and tail.
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -70,7 +70,9 @@ class Context:
         """Cut all three parts back to nothing."""
         self._truncate(0)
 
-    def extend(self, token_ids: Sequence[int]) -> Logits:
+    def extend(
+        self, token_ids: Sequence[int], on_progress: Callable[[int, int], object] | None = None
+    ) -> Logits:
         """Run new tokens through head, trunk and tail.
 
         Many tokens go in pieces: the head works on the next one while earlier ones are on their
@@ -79,6 +81,8 @@ class Context:
 
         Args:
             token_ids: At least one token, to be appended.
+            on_progress: Called when a piece has been through all three parts, with how many of
+                the new tokens have, and how many there are.
 
         Returns:
             Logits of the last token, float32 (vocab,), in a buffer that the next call overwrites.
@@ -92,7 +96,7 @@ class Context:
             ConnectionLost: replaying was given up.
             BundleError: a graph failed.
         """
-        (logits,) = self._run(token_ids, all_logits=False)
+        (logits,) = self._run(token_ids, all_logits=False, on_progress=on_progress)
         last: Logits = logits[-1]  # (n, V) -> (V,)
         return last
 
@@ -110,7 +114,13 @@ class Context:
         self._tail_cache.truncate(length)
         self._trunk.truncate(length)
 
-    def _run(self, token_ids: Sequence[int], *, all_logits: bool) -> Iterator[Logits]:
+    def _run(
+        self,
+        token_ids: Sequence[int],
+        *,
+        all_logits: bool,
+        on_progress: Callable[[int, int], object] | None = None,
+    ) -> Iterator[Logits]:
         if not token_ids:
             raise PromptEmpty
         start = len(self._token_ids)
@@ -124,7 +134,11 @@ class Context:
         self._meter.round_trips += 1
         try:
             ids = np.asarray(token_ids, dtype=np.int64)
-            yield from self._pipeline(ids, start, all_logits=all_logits)
+            for chunk, logits in self._pipeline(ids, start, all_logits=all_logits):
+                if on_progress is not None:
+                    on_progress(chunk.stop - start, len(ids))
+                if logits is not None:
+                    yield logits
         except BaseException:
             self._trunk.abandon()
             self._truncate(min(start, self._trunk.length))
@@ -133,7 +147,8 @@ class Context:
 
     def _pipeline(
         self, ids: npt.NDArray[np.int64], start: int, *, all_logits: bool
-    ) -> Iterator[Logits]:
+    ) -> Iterator[tuple[range, Logits | None]]:
+        """Each piece when it has been through all three parts, with its logits, if any."""
         end = start + len(ids)
         in_flight: collections.deque[range] = collections.deque()
         position = start
@@ -143,7 +158,8 @@ class Context:
             # The head goes first, since the link and the trunk wait for it; the tail has time while
             # the last pieces are on their way.
             if len(in_flight) >= self._trunk.max_in_flight:
-                yield from self._finish(in_flight.popleft(), end, all_logits=all_logits)
+                oldest = in_flight.popleft()
+                yield oldest, self._finish(oldest, end, all_logits=all_logits)
             with self._meter.head():
                 hidden = self._head.run(
                     ids[chunk.start - start : chunk.stop - start], chunk.start, self._head_cache
@@ -154,17 +170,17 @@ class Context:
             self._trunk.send(chunk.start, hidden, reply=reply)
             in_flight.append(chunk)
         while in_flight:
-            yield from self._finish(in_flight.popleft(), end, all_logits=all_logits)
+            oldest = in_flight.popleft()
+            yield oldest, self._finish(oldest, end, all_logits=all_logits)
 
-    def _finish(self, chunk: range, end: int, *, all_logits: bool) -> Iterator[Logits]:
+    def _finish(self, chunk: range, end: int, *, all_logits: bool) -> Logits | None:
         """Receive a chunk's reply and run the tail on it."""
         hidden = self._trunk.receive()  # (reply, W)
         if not len(hidden):
-            return
+            return None
         every_row = range(len(hidden))
         # Without wanted rows the tail's cache grows and the LM head is spared.
         rows = every_row if all_logits else every_row[-1:] if chunk.stop == end else every_row[:0]
         with self._meter.tail():
             logits = self._tail.run(hidden, chunk.stop - len(hidden), self._tail_cache, rows)
-        if rows:
-            yield logits
+        return logits if rows else None

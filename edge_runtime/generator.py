@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Self
 
 import numpy as np
@@ -198,6 +198,7 @@ class TextGenerator(Closing):
         sampling: SamplingSettings | None = None,
         stop: Sequence[str] = (),
         top_logprobs: int | None = None,
+        on_prompt: Callable[[int, int], object] | None = None,
     ) -> TextStream:
         """Generate, piece by piece.
 
@@ -208,6 +209,8 @@ class TextGenerator(Closing):
             stop: Strings that end the generation; they are not part of the text.
             top_logprobs: Also compute each sampled token's log-probability, and those of so many
                 most likely ones, at most 20; None computes none.
+            on_prompt: Called while the prompt is run, with how many of its tokens are done and how
+                many there are, less those that were still held. Long prompts go in several pieces.
 
         Returns:
             The stream; nothing is computed before its first piece is asked for. Its iteration
@@ -234,7 +237,7 @@ class TextGenerator(Closing):
         top = None if top_logprobs is None else check_alternatives(top_logprobs)
         logprobs: list[TokenLogprobs] = []
         return TextStream(
-            self._sample(ids, budget, sampler, top, logprobs),
+            self._sample(ids, budget, sampler, top, logprobs, on_prompt),
             ids,
             self._model.prompts.tokenizer,
             matcher,
@@ -322,6 +325,7 @@ class TextGenerator(Closing):
         sampler: Sampler,
         top: int | None,
         logprobs: list[TokenLogprobs],
+        on_prompt: Callable[[int, int], object] | None,
     ) -> Iterator[int]:
         """Sampled tokens; each is run through the model only when the next one is asked for.
 
@@ -331,7 +335,7 @@ class TextGenerator(Closing):
         turn = self._turn
         history = list(prompt_ids)
         cached = self._context.rewind(prompt_ids)
-        logits = self._context.extend(prompt_ids[cached:])
+        logits = self._context.extend(prompt_ids[cached:], on_prompt)
         # The last token sampled needs no position of its own.
         budget = min(max_new_tokens, self._context.max_positions - len(prompt_ids) + 1)
         for remaining in range(budget, 0, -1):

@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from lambda_split.counting import counted
+
 __all__ = ["GenerationStats", "Meter", "Stopwatch"]
 
 
@@ -89,19 +91,15 @@ class GenerationStats:
         )
         cached = f" ({self.cached_tokens} still cached)" if self.cached_tokens else ""
         speed = f"{self.tokens_per_s:.1f} tokens/s, " if self.tokens_per_s else ""
-        replayed = f", {_count(self.reconnects, 'reconnect')}" if self.reconnects else ""
+        replayed = f", {counted(self.reconnects, 'reconnect')}" if self.reconnects else ""
         return (
-            f"{_count(self.prompt_tokens, 'prompt token')}{cached}, "
-            f"{_count(self.completion_tokens, 'new token')}, {speed}"
+            f"{counted(self.prompt_tokens, 'prompt token')}{cached}, "
+            f"{counted(self.completion_tokens, 'new token')}, {speed}"
             f"first token after {self.ttft_s * 1000:.0f} ms\n"
             f"ms per new token: {parts}\n"
             f"wire: {self.bytes_up:,} bytes up, {self.bytes_down:,} bytes down, "
-            f"{_count(self.round_trips, 'round trip')}{replayed}"
+            f"{counted(self.round_trips, 'round trip')}{replayed}"
         )
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 class Meter:

@@ -11,7 +11,7 @@ import stat
 from lambda_split.errors import UsageError
 from lambda_split.split import Split
 
-__all__ = ["non_negative", "positive", "read_token_file", "split_pair"]
+__all__ = ["check_png_name", "non_negative", "positive", "read_token_file", "split_pair"]
 
 _logger = logging.getLogger(__name__)
 _MAX_TOKEN_BYTES = 4096
@@ -33,6 +33,16 @@ def split_pair(text: str) -> Split:
     if not comma:
         raise argparse.ArgumentTypeError(f"{text!r} is not two numbers of layers, like 1,1")
     return Split(non_negative(head), non_negative(tail))
+
+
+def check_png_name(path: pathlib.Path) -> None:
+    """Pictures are PNG files, whatever they are called: so they should be called that.
+
+    Raises:
+        UsageError: the name does not end with ``.png``.
+    """
+    if path.suffix.lower() != ".png":
+        raise UsageError(f"--out {path}: pictures are PNG files, give a name that ends with .png")
 
 
 def _at_least(lowest: int, text: str) -> int:

@@ -38,7 +38,7 @@ from lambda_split.bundle_graphs import (
     check_splits,
 )
 from lambda_split.digests import Digest, Witnesses
-from lambda_split.errors import BundleFileMissing, ManifestInvalid, UsageError
+from lambda_split.errors import BundleFileMissing, BundleKindWrong, ManifestInvalid, UsageError
 from lambda_split.split import Split
 
 __all__ = [
@@ -207,8 +207,7 @@ class Bundle(msgspec.Struct, frozen=True):
 
 def _parse(raw: RawManifest) -> Manifest:
     if raw.kind == "text-to-image":
-        reason = "it is of a bundle that makes pictures: use 'lambda-split image'"
-        raise ManifestInvalid(str(raw.path), reason)
+        raise BundleKindWrong(str(raw.path.parent), raw.kind)
     try:
         manifest = msgspec.json.decode(raw.content, type=Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -243,6 +242,7 @@ def load_bundle(folder: str | os.PathLike[str], *, check_contents: bool = True) 
 
     Raises:
         BundleNotFound: there is no manifest.
+        BundleKindWrong: it is of a pipeline that makes pictures.
         ManifestInvalid: it is malformed or contradicts itself.
         SchemaUnsupported: it is of another schema version.
         PathOutsideBundle: it names a path that leaves the folder.

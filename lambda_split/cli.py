@@ -41,6 +41,7 @@ COMMANDS: Final = {
     "api": _Command("edge_runtime.commands.api", "serve OpenAI's API on this device"),
     "bench": _Command("bench.command", "measure speed, latency, traffic and memory"),
     "audit": _Command("audit.command", "attack what crosses the wire: what can be seen?"),
+    "completion": _Command("lambda_split.commands.completion", "complete commands by Tab"),
 }
 
 _EXTRAS: Final = {
@@ -50,7 +51,6 @@ _EXTRAS: Final = {
     "peft": "cloud",
     "safetensors": "cloud",
     "huggingface_hub": "cloud",
-    "tqdm": "cloud",
     "prometheus_client": "cloud",
     "onnx": "export",
     "onnx_ir": "export",

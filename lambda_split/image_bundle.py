@@ -44,7 +44,7 @@ from lambda_split.bundle_files import (
     write_manifest_file,
 )
 from lambda_split.denoiser_blocks import BlocksVerification, DenoiserBlocks, wrong_blocks
-from lambda_split.errors import BundleFileMissing, ManifestInvalid
+from lambda_split.errors import BundleFileMissing, BundleKindWrong, ManifestInvalid
 
 __all__ = [
     "IMAGE_KIND",
@@ -301,7 +301,8 @@ def load_image_bundle(
 
     Raises:
         BundleNotFound: there is no manifest.
-        ManifestInvalid: it is malformed, contradicts itself, or is of a language model.
+        BundleKindWrong: it is of a language model.
+        ManifestInvalid: it is malformed or contradicts itself.
         SchemaUnsupported: it is of another schema version.
         PathOutsideBundle: it names a path that leaves the folder.
         BundleFileMissing: a listed file is absent.
@@ -321,8 +322,7 @@ def write_image_manifest(folder: pathlib.Path, manifest: ImageManifest) -> None:
 
 def _parse(raw: RawManifest) -> ImageManifest:
     if raw.kind == "causal-lm":
-        reason = "it is of a language model's bundle: use 'lambda-split generate' or 'chat'"
-        raise ManifestInvalid(str(raw.path), reason)
+        raise BundleKindWrong(str(raw.path.parent), raw.kind)
     try:
         manifest = msgspec.json.decode(raw.content, type=ImageManifest)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -17,6 +17,7 @@ from lambda_split.denoiser_blocks import DenoiserBlocks
 from lambda_split.errors import (
     BundleFileAltered,
     BundleFileMissing,
+    BundleKindWrong,
     BundleNotFound,
     ManifestInvalid,
     PathOutsideBundle,
@@ -109,13 +110,14 @@ def test_round_trip(folder) -> None:
 
 
 def test_whoever_wants_text_is_told_that_it_makes_pictures(folder) -> None:
-    with pytest.raises(ManifestInvalid, match="lambda-split image"):
+    with pytest.raises(BundleKindWrong, match="pictures: use 'lambda-split image'") as caught:
         load_bundle(folder)
+    assert (caught.value.path, caught.value.kind) == (str(folder), "text-to-image")
 
 
 def test_whoever_wants_pictures_is_told_that_it_makes_text(folder) -> None:
     _edit(folder, lambda manifest: manifest.update(kind="causal-lm"))
-    with pytest.raises(ManifestInvalid, match="lambda-split generate"):
+    with pytest.raises(BundleKindWrong, match="text: use 'lambda-split generate' or"):
         load_image_bundle(folder)
 
 

@@ -18,6 +18,7 @@ from cloud.engine.graphs import DecodeGraphs, Recorder
 from cloud.engine.kv_pool import KVPool
 from cloud.engine.places import Place
 from cloud.engine.ragged import RAGGED, Attend, RaggedBatch, Segment, register
+from lambda_split.counting import counted
 from lambda_split.errors import (
     CapacityRefused,
     NonFinite,
@@ -98,7 +99,9 @@ class BatchingEngine:
         if len(layers) == 0 or layers.start < loaded.start or layers.stop > loaded.stop:
             raise SplitImpossible(layers.start, loaded.stop - layers.stop, len(loaded))
         if len(self._places) >= self._max_sessions:
-            raise CapacityRefused(f"{self._max_sessions} sessions are open", _SESSIONS_RETRY_S)
+            raise CapacityRefused(
+                f"the most is {counted(self._max_sessions, 'session')}", _SESSIONS_RETRY_S
+            )
         session = SessionCache(layers, max_positions)
         place = Place(session, self._pool, min(expected, max_positions))
         if not place.reserve(min(expected + 1, max_positions)):

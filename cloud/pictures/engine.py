@@ -23,6 +23,7 @@ from cloud.engine.contract import PoolUse
 from cloud.pictures.denoiser import Conditioning, Denoiser, guided
 from cloud.pictures.place import Picture, Place, state_at
 from cloud.pictures.works import PictureResult, PictureWork
+from lambda_split.counting import counted
 from lambda_split.diffusion.solver import SolverState
 from lambda_split.errors import (
     CapacityRefused,
@@ -110,7 +111,7 @@ class DenoisingEngine:
             limit = self._memory // (FLOAT_BYTES * (MAX_STATE_TENSORS + 1) * geometry.channels)
             raise PictureRefused("latent positions", accepted.max_latents, limit)
         if len(self._places) >= self._max_sessions:
-            raise CapacityRefused(f"{self._max_sessions} sessions are open", _RETRY_S)
+            raise CapacityRefused(f"the most is {counted(self._max_sessions, 'session')}", _RETRY_S)
         taken = sum(place.nbytes for place in self._places.values())
         if taken + nbytes > self._memory:
             raise CapacityRefused("the memory is taken by other sessions", _RETRY_S)

@@ -32,6 +32,7 @@ from cloud.server import listen
 from cloud.status import ServerStatus
 from cloud.tls import ServerTls
 from cloud.tokens import TokenStore
+from lambda_split.counting import counted
 from lambda_split.errors import (
     CapacityRefused,
     HandshakeTimeout,
@@ -292,7 +293,7 @@ async def serve_gateway(
 
 
 async def _stop(server: Server, gateway: Gateway, limits: Limits) -> None:
-    _logger.info("stopping: %d sessions open", len(server.connections))
+    _logger.info("stopping: %s open", counted(len(server.connections), "session"))
     server.close(close_connections=False)
     gateway.drain()
     try:

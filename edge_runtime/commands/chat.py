@@ -1,132 +1,107 @@
 """Chat with a model: head and tail here, the trunk at --url.
 
 Each turn sends only what is new: all three parts still hold the conversation so far. Type a message
-and press Enter; a line is a turn. Ctrl-C stops the answer, Ctrl-D ends the program.
+and press Enter. Ctrl-C stops the answer, Ctrl-D ends the program.
 
-  /stats   what the last answer cost: tokens/s, milliseconds in each part, bytes
-  /reset   begin a new conversation
-  /help    these lines
-  /quit    end, as Ctrl-D does
+{commands}
+
+What you enter is kept for the Up key, readable by you only, in $XDG_STATE_HOME/lambda-split
+(~/.local/state/lambda-split); --no-history keeps nothing. It never leaves this device.
+
+From a pipe each line is a message, and stdout holds the answers alone.
 """
 
 from __future__ import annotations
 
 import argparse
-import inspect
 import sys
 
-from edge_runtime.chat import Message
 from edge_runtime.commands.arguments import (
     add_session_arguments,
     open_generator,
     sampling_settings,
 )
 from edge_runtime.generator import TextGenerator
-from edge_runtime.sampling import SamplingSettings
-from edge_runtime.stats import GenerationStats
-from edge_runtime.stream import GenerationResult
-from lambda_split.errors import LinkError, PromptTooLong, TlsError, WireError
+from edge_runtime.terminal.chatting import Chat, ChatSettings
+from edge_runtime.terminal.colours import palette_for
+from edge_runtime.terminal.history import ChatHistory, history_path
+from edge_runtime.terminal.lines import EditedLines, LineSource, PlainLines, load_editor
+from edge_runtime.terminal.slash import help_text
+from lambda_split.errors import UsageError
 
 __all__ = ["add_arguments", "run"]
+
+__doc__ = (__doc__ or "").format(commands=help_text())  # one list of commands, told twice
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("--system", metavar="TEXT", help="system message")
+    parser.add_argument(
+        "--no-history", action="store_true", help="neither read nor keep what is entered"
+    )
     add_session_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command."""
-    opening = [Message("system", args.system)] if args.system is not None else []
-    if sys.stdin.isatty():
-        import readline  # noqa: F401  # importing it gives input() line editing and history
+    """Run the command.
+
+    Raises:
+        UsageError: the model has no chat template, or the arguments make no sense.
+        BundleError: the bundle is missing, altered or malformed.
+        LinkError: the server cannot be reached.
+        TlsError: there is no trusted connection to it.
+        WireError: it refuses the session.
+    """
+    interactive = sys.stdin.isatty()
+    history = None
+    if interactive and not args.no_history:
+        history = _history()
     with open_generator(args) as generator:
-        sampling = sampling_settings(args, generator.default_sampling)
+        _check(generator)
+        chat = Chat(
+            generator,
+            ChatSettings(
+                max_new_tokens=args.max_new_tokens,
+                sampling=sampling_settings(args, generator.default_sampling),
+                stop=args.stop,
+            ),
+            _lines(history, interactive=interactive),
+            system=args.system,
+            history=history,
+            interactive=interactive,
+        )
         name = generator.bundle.manifest.model.id
-        sys.stderr.write(f"{name}: /help for commands, Ctrl-C stops an answer, Ctrl-D ends\n")
-        _converse(generator, opening, sampling, args)
+        hint = f"{name}: /help for commands, Ctrl-C stops an answer, Ctrl-D ends"
+        sys.stderr.write(f"{palette_for(sys.stderr).notice(hint)}\n")
+        chat.run()
     return 0
 
 
-def _converse(
-    generator: TextGenerator,
-    opening: list[Message],
-    sampling: SamplingSettings,
-    args: argparse.Namespace,
-) -> None:
-    messages = list(opening)
-    stats: GenerationStats | None = None
-    while (line := _ask()) is not None:
-        match line:
-            case "":
-                continue
-            case "/quit":
-                return
-            case "/reset":
-                messages, stats = list(opening), None
-                sys.stderr.write("a new conversation\n")
-                continue
-            case "/stats":
-                sys.stderr.write((stats.summary() if stats else "nothing was said yet") + "\n")
-                continue
-            case "/help":
-                sys.stderr.write(inspect.cleandoc(__doc__ or "").partition("\n\n")[2] + "\n")
-                continue
-            case _ if line.startswith("/") and " " not in line:
-                sys.stderr.write(f"no command {line}: /stats /reset /help /quit\n")
-                continue
-        messages.append(Message("user", line))
-        try:
-            answer = _answer(generator, messages, sampling, args)
-        except PromptTooLong as error:
-            messages.pop()
-            sys.stderr.write(
-                f"the conversation is full: {error.tokens} tokens, the session holds "
-                f"{error.max_positions} (see --max-positions); /reset begins a new one\n"
-            )
-            continue
-        except (LinkError, TlsError, WireError) as error:
-            # Nothing is lost: the conversation is here, and the next turn connects again.
-            messages.pop()
-            sys.stderr.write(f"\n{error}\nsay it again to try once more\n")
-            continue
-        stats = answer.stats
-        if answer.finish_reason == "cancelled" and not answer.text:
-            messages.pop()  # stopped before anything was said: as if it had not been asked
-        else:
-            messages.append(Message("assistant", answer.text))
+def _check(generator: TextGenerator) -> None:
+    """Tell a model that cannot chat before anything is typed."""
+    text = generator.bundle.manifest.text
+    if text is None or text.chat_template is None:
+        raise UsageError(
+            "this model has no chat template, so it cannot chat: use 'lambda-split generate'"
+        )
 
 
-def _ask() -> str | None:
-    """The next line, None at the end of input."""
-    while True:
-        try:
-            # The prompt belongs to a terminal's dialogue only; piped output holds answers alone.
-            return input("\n> " if sys.stdin.isatty() else "").strip()
-        except KeyboardInterrupt:
-            continue  # clears the line, as in a shell
-        except EOFError:
-            sys.stderr.write("\n" if sys.stdin.isatty() else "")
-            return None
+def _history() -> ChatHistory | None:
+    try:
+        return ChatHistory(history_path())
+    except RuntimeError as error:
+        sys.stderr.write(f"no history: {error}\n")
+        return None
 
 
-def _answer(
-    generator: TextGenerator,
-    messages: list[Message],
-    sampling: SamplingSettings,
-    args: argparse.Namespace,
-) -> GenerationResult:
-    """Stream one answer; Ctrl-C ends the answer and keeps what was said."""
-    with generator.stream(
-        messages, max_new_tokens=args.max_new_tokens, sampling=sampling, stop=args.stop
-    ) as stream:
-        try:
-            for piece in stream:
-                sys.stdout.write(piece)
-                sys.stdout.flush()
-        except KeyboardInterrupt:
-            sys.stdout.write(" …")
-    sys.stdout.write("\n")
-    sys.stdout.flush()
-    return stream.result
+def _lines(history: ChatHistory | None, *, interactive: bool) -> LineSource:
+    editor = load_editor() if interactive else None
+    if editor is None:
+        return PlainLines(prompt=interactive)
+    earlier: list[str] = []
+    try:
+        earlier = [] if history is None else history.load()
+    except OSError as error:
+        sys.stderr.write(f"the history cannot be read: {error}\n")
+    return EditedLines(editor, palette_for(sys.stdout), earlier)

@@ -9,7 +9,7 @@ split, usage, timing in seconds, wire in bytes and round trips.
 Try:
   lambda-split generate --bundle ./bundle --url ws://127.0.0.1:8765 --prompt "Once upon a time"
   lambda-split generate --bundle ./bundle --url ws://127.0.0.1:8765 --chat --prompt "Hello!" --json
-  echo "Once upon a time" | lambda-split generate --bundle ./bundle --url … --prompt -
+  echo "Once upon a time" | lambda-split generate --bundle ./bundle --url …
 """
 
 from __future__ import annotations
@@ -28,14 +28,21 @@ from edge_runtime.commands.arguments import (
 from edge_runtime.commands.prompts import read_prompt
 from edge_runtime.prompt import Prompt
 from edge_runtime.stream import GenerationResult
+from edge_runtime.terminal.progress import progress_bar
 from lambda_split.split import Split
 
 __all__ = ["add_arguments", "run"]
 
+_PROMPT_BAR_AFTER_S = 1.0  # most prompts are done before it would be read
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("--prompt", required=True, metavar="TEXT", help="'-' reads it from stdin")
+    parser.add_argument(
+        "--prompt",
+        metavar="TEXT",
+        help="what to continue; '-', or none where something is piped in, reads it from stdin",
+    )
     parser.add_argument(
         "--chat", action="store_true", help="put the prompt through the model's chat template"
     )
@@ -50,12 +57,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     prompt = _prompt(args)
-    with open_generator(args) as generator:
+    with (
+        open_generator(args) as generator,
+        progress_bar("prompt", "tokens", delay_s=_PROMPT_BAR_AFTER_S, show=not args.quiet) as bar,
+    ):
         stream = generator.stream(
             prompt,
             max_new_tokens=args.max_new_tokens,
             sampling=sampling_settings(args, generator.default_sampling),
             stop=args.stop,
+            on_prompt=bar,
         )
         for piece in stream:
             if not args.json:

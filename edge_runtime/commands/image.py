@@ -26,9 +26,10 @@ from edge_runtime.graph_session import RuntimeSettings
 from edge_runtime.pictures.generator import DEFAULT_FORMAT, ImageGenerator
 from edge_runtime.pictures.png import write_png
 from edge_runtime.pictures.request import PictureSpec
-from edge_runtime.pictures.stream import ImageResult, ImageStep
+from edge_runtime.pictures.stream import ImageResult
 from edge_runtime.pictures.terminal import as_text
-from lambda_split.arguments import non_negative, positive, read_token_file
+from edge_runtime.terminal.progress import progress_bar
+from lambda_split.arguments import check_png_name, non_negative, positive, read_token_file
 from lambda_split.diffusion.scheduler_config import SOLVER_NAMES
 from lambda_split.errors import OutputNotWritable
 
@@ -116,8 +117,10 @@ def run(args: argparse.Namespace) -> int:
     """Run the command.
 
     Raises:
+        UsageError: the picture's name does not end with .png.
         OutputNotWritable: there is no folder for the picture; told before it is made.
     """
+    check_png_name(args.out)
     if not args.out.parent.is_dir():
         raise OutputNotWritable(str(args.out), "there is no such folder")
     spec = PictureSpec(
@@ -146,12 +149,15 @@ def run(args: argparse.Namespace) -> int:
             spec=spec,
             preview_every=args.preview_every or 0,
         )
-        for step in stream:
-            if not args.quiet:
-                _tell(step)
-            if step.preview is not None:
-                for path, image in zip(_paths(args.out, args.images), step.preview, strict=True):
-                    write_png(path, image)
+        with progress_bar("painting", "steps", show=not args.quiet) as bar:
+            for step in stream:
+                bar(step.number, step.steps)
+                if not args.quiet and not sys.stderr.isatty():
+                    sys.stderr.write(f"step {step.number} of {step.steps}\n")
+                if step.preview is not None:
+                    paths = _paths(args.out, args.images)
+                    for path, image in zip(paths, step.preview, strict=True):
+                        write_png(path, image)
         result = stream.result
     texts = {} if args.no_metadata else _parameters(args, prompt, result)
     paths = _paths(args.out, args.images)
@@ -166,13 +172,6 @@ def run(args: argparse.Namespace) -> int:
     if not args.quiet:
         sys.stderr.write(f"seed {result.seed}\n{result.stats.summary()}\n")
     return 0
-
-
-def _tell(step: ImageStep) -> None:
-    end = "\n" if step.number == step.steps or not sys.stderr.isatty() else ""
-    start = "\r" if sys.stderr.isatty() else ""
-    sys.stderr.write(f"{start}step {step.number} of {step.steps}{end}")
-    sys.stderr.flush()
 
 
 def _paths(out: pathlib.Path, images: int) -> list[pathlib.Path]:

@@ -14,6 +14,7 @@ from edge_runtime.pictures.decoder import Pixels, VaeDecoder
 from edge_runtime.pictures.request import PictureSpec
 from edge_runtime.pictures.runs import DenoisingStep, PictureOrder
 from edge_runtime.stats import GenerationStats, Meter
+from lambda_split.counting import counted
 from lambda_split.diffusion.solver import SolverState
 from lambda_split.errors import UsageError
 
@@ -55,7 +56,7 @@ class ImageStats:
             f"{self.total_s:.2f} s: text encoders {self.encode_s:.2f}, link {self.link_s:.2f}, "
             f"denoiser {self.trunk_s:.2f}, {blocks}decoder {self.decode_s:.2f}\n"
             f"wire: {self.bytes_up:,} bytes up, {self.bytes_down:,} bytes down"
-            + (f", {self.reconnects} reconnects" if self.reconnects else "")
+            + (f", {counted(self.reconnects, 'reconnect')}" if self.reconnects else "")
         )
 
 

@@ -6,15 +6,11 @@ one below as its background (ECMA-48, SGR 38 and 48 with 2;R;G;B).
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
-from typing import IO
-
 import numpy as np
 
 from edge_runtime.pictures.decoder import Pixels
 
-__all__ = ["as_text", "shows_colours"]
+__all__ = ["as_text"]
 
 _UPPER_HALF = "\u2580"
 _RESET = "\x1b[0m"
@@ -34,15 +30,6 @@ def as_text(picture: Pixels, columns: int = 64) -> str:
     # (height, width, 3) -> (height / 2, 2, width, 3): the two pixels of a cell
     cells = pixels.reshape(len(pixels) // 2, 2, *pixels.shape[1:])
     return "".join(f"{''.join(map(_cell, *row))}{_RESET}\n" for row in cells)
-
-
-def shows_colours(stream: IO[str], environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether text on a stream may be coloured: a terminal whose user has not said no.
-
-    See https://no-color.org for ``NO_COLOR``.
-    """
-    plain = environment.get("NO_COLOR") or environment.get("TERM", "dumb") == "dumb"
-    return stream.isatty() and not plain
 
 
 def _cell(upper: Pixels, lower: Pixels) -> str:

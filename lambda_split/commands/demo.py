@@ -16,7 +16,7 @@ import pathlib
 import sys
 import tempfile
 
-from lambda_split.arguments import positive
+from lambda_split.arguments import check_png_name, positive
 from lambda_split.commands.processes import address_of, ended_by_signals, export, serving
 from lambda_split.errors import MissingExtra, OutputNotWritable, UsageError
 
@@ -68,7 +68,8 @@ def run(args: argparse.Namespace) -> int:
 
     Raises:
         MissingExtra: exporting or serving is not installed.
-        UsageError: --keep names something that exists.
+        UsageError: --keep names something that exists, or the picture's name does not end with
+            .png.
         OutputNotWritable: there is no folder for the picture; told before anything is done.
         ProcessFailed: export or server failed.
     """
@@ -77,6 +78,7 @@ def run(args: argparse.Namespace) -> int:
             raise MissingExtra(module, "export")
     if args.keep is not None and pathlib.Path(args.keep).exists():
         raise UsageError(f"{args.keep} exists: --keep wants a new folder")
+    check_png_name(args.out)
     if not args.out.parent.is_dir():
         raise OutputNotWritable(str(args.out), "there is no such folder")
     with contextlib.ExitStack() as stack:
@@ -136,7 +138,8 @@ def _show_picture(bundle: pathlib.Path, args: argparse.Namespace) -> None:
 
 def _paint(bundle: pathlib.Path, url: str, args: argparse.Namespace) -> None:
     from edge_runtime import ImageGenerator, PictureSpec, write_png
-    from edge_runtime.pictures.terminal import as_text, shows_colours
+    from edge_runtime.pictures.terminal import as_text
+    from edge_runtime.terminal.colours import shows_colours
 
     spec = PictureSpec(steps=_STEPS, seed=_SEED)
     with ImageGenerator.open(bundle, url) as painter:

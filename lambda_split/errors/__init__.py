@@ -12,6 +12,7 @@
     ├── BundleError                the folder that a device runs
     │   ├── BundleNotFound         no manifest there
     │   ├── ManifestInvalid        the manifest is not what the schema says
+    │   ├── BundleKindWrong        a model for text where pictures are made, or the other way round
     │   ├── SchemaUnsupported      written by a newer (or foreign) version
     │   ├── PathOutsideBundle      a listed path leaves the folder
     │   ├── BundleFileMissing      a listed file is not there
@@ -102,6 +103,7 @@ from lambda_split.errors.bundle import (
     BundleFileAltered,
     BundleFileMissing,
     BundleFileUnreadable,
+    BundleKindWrong,
     BundleNotFound,
     ChatTemplateInvalid,
     GraphInvalid,
@@ -217,6 +219,7 @@ __all__ = [
     "BundleFileAltered",
     "BundleFileMissing",
     "BundleFileUnreadable",
+    "BundleKindWrong",
     "BundleNotFound",
     "CapacityRefused",
     "CertificateExpired",

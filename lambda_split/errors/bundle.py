@@ -11,6 +11,7 @@ __all__ = [
     "BundleFileAltered",
     "BundleFileMissing",
     "BundleFileUnreadable",
+    "BundleKindWrong",
     "BundleNotFound",
     "ChatTemplateInvalid",
     "GraphInvalid",
@@ -47,6 +48,25 @@ class ManifestInvalid(BundleError):
 
     def __str__(self) -> str:
         return f"{self.path} is not a valid manifest: {self.reason}"
+
+
+@dataclass(eq=False)
+class BundleKindWrong(BundleError):
+    """The bundle is a good one, of a model for something else."""
+
+    path: str
+    kind: str
+
+    def __str__(self) -> str:
+        what, use = _USES.get(self.kind, (self.kind, "a command for that"))
+        return f"the bundle {self.path} is of a model for {what}: use {use}"
+
+
+# What each kind of bundle is for, and with which commands.
+_USES = {
+    "causal-lm": ("text", "'lambda-split generate' or 'lambda-split chat'"),
+    "text-to-image": ("pictures", "'lambda-split image'"),
+}
 
 
 @dataclass(eq=False)

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import pathlib
 from dataclasses import dataclass
 
-from huggingface_hub import HfApi, constants, hf_hub_download, try_to_load_from_cache
+from huggingface_hub import (
+    HfApi,
+    constants,
+    get_hf_file_metadata,
+    hf_hub_download,
+    hf_hub_url,
+    try_to_load_from_cache,
+)
 from huggingface_hub.errors import (  # type: ignore[attr-defined] # HTTPError is re-exported
     EntryNotFoundError,
     GatedRepoError,
+    HfHubHTTPError,
     HFValidationError,
     HTTPError,  # the HTTP client's own base class; which client it is differs by version
     LocalEntryNotFoundError,
@@ -26,15 +36,47 @@ class _Unreachable(CheckpointNotFound):
     """The file is not in the cache, and the Hub was not asked or did not answer."""
 
 
+def _unreachable(repository: str, name: str) -> _Unreachable:
+    reason = (
+        f"there is no such folder, {name} is not in the cache, and the Hub was not asked or "
+        "did not answer (check the connection, HF_ENDPOINT and HF_HUB_OFFLINE)"
+    )
+    return _Unreachable(repository, reason)
+
+
+def _check_reachable(repository: str, name: str, revision: str | None) -> None:
+    """Ask for a file once, where it is not in the cache.
+
+    A download tries six times, which is right for the tenth shard. But a folder's name that was
+    mistyped on a machine without a network should not take half a minute to be told.
+
+    Raises:
+        CheckpointNotFound: there is no way to the Hub.
+    """
+    known = try_to_load_from_cache(repository, name, revision=revision)
+    if constants.HF_HUB_OFFLINE or known is not None:
+        return
+    try:
+        get_hf_file_metadata(hf_hub_url(repository, name, revision=revision))
+    except HfHubHTTPError:
+        return  # an answer: the download will tell which
+    except (HTTPError, OSError) as error:
+        raise _unreachable(repository, name) from error
+
+
+def _log_once() -> None:
+    """Where the program has a log, leave lines to it: the library would print each once more."""
+    if logging.getLogger().handlers:
+        library = logging.getLogger("huggingface_hub")
+        for handler in list(library.handlers):
+            library.removeHandler(handler)
+
+
 def _download(repository: str, name: str, revision: str | None) -> pathlib.Path | None:
     try:
         return pathlib.Path(hf_hub_download(repository, name, revision=revision))
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
-        reason = (
-            f"there is no such folder, {name} is not in the cache, and the Hub was not asked or "
-            "did not answer (check the connection, HF_ENDPOINT and HF_HUB_OFFLINE)"
-        )
-        raise _Unreachable(repository, reason) from error
+        raise _unreachable(repository, name) from error
     except EntryNotFoundError:
         return None
     except GatedRepoError as error:
@@ -77,6 +119,9 @@ class HubRepository:
         Raises:
             CheckpointNotFound: there is no such repository, revision or file, or no way to it.
         """
+        _log_once()
+        with contextlib.suppress(HFValidationError):  # which the download tells, in our own words
+            _check_reachable(repository, probe, revision)
         path = _download(repository, probe, revision)
         if path is None:
             raise CheckpointNotFound(repository, f"the repository has no {probe}")

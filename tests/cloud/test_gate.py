@@ -53,8 +53,9 @@ async def answer(url, **settings):
     ],
     ids=str,
 )
-def test_without_a_token_the_upgrade_is_refused(model, tokens, headers, challenge):
+def test_without_a_token_the_upgrade_is_refused(model, tokens, headers, challenge, caplog):
     metrics = Metrics()
+    caplog.set_level("INFO", "cloud")
 
     async def scenario():
         async with serving(model, tokens=tokens, metrics=metrics) as url:
@@ -64,6 +65,8 @@ def test_without_a_token_the_upgrade_is_refused(model, tokens, headers, challeng
     assert response.status_code == http.HTTPStatus.UNAUTHORIZED
     assert response.headers["WWW-Authenticate"] == challenge
     assert refusals(metrics, "http-401") == 1
+    why = "an unknown token" if headers else "no token"
+    assert f"refused a connection: HTTP 401, {why}" in caplog.messages
 
 
 def test_each_token_opens_a_session(model, tokens):
@@ -79,7 +82,8 @@ def test_each_token_opens_a_session(model, tokens):
     assert [same(found, wanted) for found in run(scenario())] == [True, True]
 
 
-def test_a_revoked_token_is_told_so(model, tmp_path):
+def test_a_revoked_token_is_told_so(model, tmp_path, caplog):
+    caplog.set_level("INFO", "cloud")
     revoked = f"{token_file(tmp_path, gone='s3cret').read_text().strip()} revoked"
     tokens = TokenStore(token_file(tmp_path, revoked))
 
@@ -90,6 +94,7 @@ def test_a_revoked_token_is_told_so(model, tmp_path):
     response = run(scenario())
     assert response.status_code == http.HTTPStatus.UNAUTHORIZED
     assert 'error_description="revoked"' in response.headers["WWW-Authenticate"]
+    assert "refused a connection: HTTP 401, the revoked token of gone" in caplog.messages
 
 
 def test_a_token_revoked_between_the_request_and_the_connection_opens_nothing(

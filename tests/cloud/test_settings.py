@@ -279,14 +279,14 @@ def test_an_unknown_variable_is_refused_and_other_programs_are_left_alone():
 
 @pytest.mark.parametrize("flags", [["--tls-cert", "c"], ["--tls-key", "k"]])
 def test_certificate_and_key_belong_together(flags):
-    with pytest.raises(UsageError, match="belong together"):
+    with pytest.raises(UsageError, match="--tls-cert and --tls-key belong together"):
         settings(*flags)
 
 
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--min-replicas", 3, "--max-replicas", 2], "min-replicas 3 is above max-replicas 2"),
+        (["--min-replicas", 3, "--max-replicas", 2], "--min-replicas 3 is above --max-replicas 2"),
         (["--gateway-only", "--replicas", "ray"], "--ray-address"),
         (["--gateway-only", "--ray-address", "auto"], "--replicas ray"),
     ],

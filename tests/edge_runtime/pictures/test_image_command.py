@@ -221,6 +221,12 @@ def test_what_is_no_bundle_is_1(tmp_path, capsys) -> None:
     assert "is not a bundle" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["a.jpg", "a", "a.png.webp", ".png"])
+def test_a_name_that_is_no_pngs_is_told_before_anything_is_made(tmp_path, name, capsys) -> None:
+    assert main(_arguments("nowhere", tmp_path / name)) == 2
+    assert "ends with .png" in capsys.readouterr().err
+
+
 def test_a_folder_that_is_not_there_is_told_before_anything_is_made(tmp_path, capsys) -> None:
     assert main(_arguments("nowhere", tmp_path / "no" / "a.png")) == 1
     assert "no such folder" in capsys.readouterr().err

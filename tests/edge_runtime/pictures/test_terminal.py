@@ -1,11 +1,8 @@
 """Pictures as coloured text."""
 
-import io
-
 import numpy as np
-import pytest
 
-from edge_runtime.pictures.terminal import as_text, shows_colours
+from edge_runtime.pictures.terminal import as_text
 
 RED, BLUE, BLACK = (255, 0, 0), (0, 0, 255), (0, 0, 0)
 
@@ -26,22 +23,3 @@ def test_an_odd_last_row_is_shown_twice():
 def test_a_wide_picture_is_shown_by_fewer_pixels():
     lines = as_text(np.zeros((48, 130, 3), np.uint8), columns=64).splitlines()
     assert [line.count("\u2580") for line in lines] == [44] * 8
-
-
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
-
-
-@pytest.mark.parametrize(
-    ("environment", "stream", "expected"),
-    [
-        ({"TERM": "xterm-256color"}, Terminal(), True),
-        ({"TERM": "xterm-256color"}, io.StringIO(), False),
-        ({"TERM": "xterm-256color", "NO_COLOR": "1"}, Terminal(), False),
-        ({"TERM": "dumb"}, Terminal(), False),
-        ({}, Terminal(), False),
-    ],
-)
-def test_colours_are_for_terminals_that_want_them(environment, stream, expected):
-    assert shows_colours(stream, environment) is expected
