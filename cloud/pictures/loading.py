@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from cloud.memory import free_memory
 from cloud.options import MemoryShare
@@ -57,7 +58,15 @@ def load_denoiser(pipeline: Pipeline, settings: DenoiserSettings) -> DenoiserSer
         UsageError: larger pictures asked for than fit.
         CheckpointError: the tensors cannot be read.
     """
-    unet: Any = load_unet(pipeline, dtype=settings.dtype, device=settings.device)
+    with tqdm(desc="reading the denoiser", unit=" tensors", disable=None) as bar:
+
+        def advance(total: int) -> None:
+            bar.total = total
+            bar.update()
+
+        unet: Any = load_unet(
+            pipeline, dtype=settings.dtype, device=settings.device, on_tensor=advance
+        )
     facts = pipeline.facts
     denoiser = Denoiser(
         unet,

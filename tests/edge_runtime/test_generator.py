@@ -189,6 +189,26 @@ def test_a_bundle_of_another_kind_is_refused(tmp_path) -> None:
         assert not server.peers
 
 
+def test_progress_of_a_prompt_is_told_piece_by_piece(bundle) -> None:
+    told: list[tuple[int, int]] = []
+
+    def generate(llm: TextGenerator, prompt: list[int]) -> list[tuple[int, int]]:
+        told.clear()
+        with llm.stream(
+            prompt, max_new_tokens=2, on_prompt=lambda *so_far: told.append(so_far)
+        ) as stream:
+            list(stream)
+        return list(told)
+
+    with (
+        hostile_server(_behave) as server,
+        TextGenerator.open(bundle, server.url, retry=RETRY, chunk_tokens=3) as llm,
+    ):
+        assert generate(llm, PROMPT) == [(3, 8), (6, 8), (8, 8)]
+        # What is still held needs no time.
+        assert generate(llm, [*PROMPT[:6], 7, 7, 7, 7]) == [(2, 4), (4, 4)]
+
+
 def test_a_refusal_is_told_at_once(bundle) -> None:
     def script(peer):
         peer.socket.recv()

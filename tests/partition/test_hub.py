@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import os
 import pathlib
 import subprocess
@@ -118,13 +119,26 @@ def test_what_the_hub_refuses_is_said(
         open_checkpoint(model, revision=revision)
 
 
-def test_a_server_that_is_not_there_is_said(
+def test_a_server_that_is_not_there_is_said_at_once(
     hub: HubServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_endpoint(monkeypatch, "http://127.0.0.1:9")
-    monkeypatch.setattr("time.sleep", lambda _: None)  # between the library's own retries
+    naps: list[float] = []  # between the library's own retries
+    monkeypatch.setattr("time.sleep", naps.append)
     with pytest.raises(CheckpointNotFound, match="did not answer"):
         open_checkpoint(REPOSITORY)
+    assert naps == []
+
+
+def test_where_there_is_a_log_the_library_does_not_print_its_lines_as_well(
+    hub: HubServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    library = logging.getLogger("huggingface_hub")
+    library.addHandler(logging.StreamHandler())
+    open_checkpoint(REPOSITORY)
+    assert library.handlers == []
+    library.warning("once")
+    assert caplog.messages == ["once"]
 
 
 def test_pickled_weights_are_refused_without_fetching_them(

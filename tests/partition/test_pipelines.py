@@ -113,7 +113,9 @@ def test_what_the_unet_takes(saved, name) -> None:
 
 def test_a_server_reads_the_unets_files_only(sdxl, saved) -> None:
     spoil(sdxl, "unet", "model_index.json")
-    unet = load_unet(open_pipeline(str(sdxl)))
+    read: list[int] = []
+    unet = load_unet(open_pipeline(str(sdxl)), on_tensor=read.append)
+    assert read == [len(unet.state_dict())] * len(unet.state_dict())
     assert same_tensors(unet, saved("sdxl").whole.unet)
 
 

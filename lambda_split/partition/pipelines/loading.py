@@ -6,7 +6,8 @@ of its weights in the wanted dtype and no more.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -38,6 +39,7 @@ def load_unet(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
     half: bool | None = None,
+    on_tensor: Callable[[int], object] | None = None,
 ) -> nn.Module:
     """The denoiser, diffusers' ``UNet2DConditionModel``, adapters merged.
 
@@ -49,6 +51,7 @@ def load_unet(
         device: Where they go.
         half: Read the weights stored in half precision, if there are any; by default if ``dtype``
             is of 16 bits.
+        on_tensor: Called each time a tensor has been read, with how many there are.
 
     Raises:
         TensorMissing: the files lack some tensors.
@@ -61,7 +64,15 @@ def load_unet(
     with building(component.file("config.json")), torch.device("meta"):
         unet = _from_config(UNet2DConditionModel, component)
     stored_half = dtype in _HALF if half is None else half
-    _fill(unet, component, {"": unet}, dtype=dtype, device=device, half=stored_half)
+    _fill(
+        unet,
+        component,
+        {"": unet},
+        dtype=dtype,
+        device=device,
+        half=stored_half,
+        on_tensor=on_tensor,
+    )
     _merge(pipeline, component.name, unet)
     return unet
 
@@ -169,6 +180,7 @@ def _fill(
     dtype: torch.dtype,
     device: torch.device | str,
     half: bool,
+    on_tensor: Callable[[int], object] | None = None,
 ) -> None:
     wanted = [f"{prefix}{name}" for prefix, part in parts.items() for name in part.state_dict()]
     stored = find_shards(component, half=half)
@@ -178,8 +190,32 @@ def _fill(
         for name, place in _stored_names(wanted, stored).items()
     }
     named = {f"{component.name}.{prefix}"[:-1]: part for prefix, part in parts.items()}
-    fill(Shards(stored.files, places), component.name, named, dtype=dtype, device=device)
+    shards = Shards(stored.files, places)
+    source = shards if on_tensor is None else _ReportingShards(shards, on_tensor)
+    fill(source, component.name, named, dtype=dtype, device=device)
     module.eval().requires_grad_(requires_grad=False)
+
+
+@dataclass(frozen=True)
+class _ReportingShards:
+    """Shards that say when a tensor has been read, and of how many."""
+
+    shards: Shards
+    on_tensor: Callable[[int], object]
+
+    @property
+    def tensor_names(self) -> tuple[str, ...]:
+        return self.shards.tensor_names
+
+    def read(
+        self, names: Iterable[str], *, part: str = "caller"
+    ) -> Iterator[tuple[str, torch.Tensor]]:
+        """See :meth:`Shards.read`."""
+        wanted = list(names)
+        for name, tensor in self.shards.read(wanted, part=part):
+            yield name, tensor
+            del tensor  # before the next one is read
+            self.on_tensor(len(wanted))
 
 
 def _stored_names(wanted: Iterable[str], stored: Shards) -> dict[str, str]:

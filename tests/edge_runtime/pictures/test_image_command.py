@@ -87,6 +87,19 @@ def test_a_picture_with_its_parameters(bundle, tmp_path, capsys) -> None:
     assert "bytes up" in told.err
 
 
+def test_a_terminal_sees_a_bar_in_place_of_lines(bundle, tmp_path, monkeypatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    assert _paint(bundle, tmp_path / "a.png") == 0
+    shown = sys.stderr.getvalue()
+    assert "painting" in shown
+    assert "steps/s" in shown or "s/steps" in shown
+    assert "step 4 of 4" not in shown
+
+
 def test_a_prompt_from_stdin(bundle, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO(f"{PROMPT}\n"))
     out = tmp_path / "a.png"
