@@ -237,7 +237,7 @@ class TextGenerator(Closing):
         top = None if top_logprobs is None else check_alternatives(top_logprobs)
         logprobs: list[TokenLogprobs] = []
         return TextStream(
-            self._sample(ids, budget, sampler, top, logprobs, on_prompt),
+            self._sample(ids, budget, sampler, top, logprobs, on_prompt=on_prompt),
             ids,
             self._model.prompts.tokenizer,
             matcher,
@@ -325,6 +325,7 @@ class TextGenerator(Closing):
         sampler: Sampler,
         top: int | None,
         logprobs: list[TokenLogprobs],
+        *,
         on_prompt: Callable[[int, int], object] | None,
     ) -> Iterator[int]:
         """Sampled tokens; each is run through the model only when the next one is asked for.
