@@ -1,0 +1,194 @@
+"""The loop of a chat, with hand-made graphs: what is kept when something goes wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+
+import msgspec
+import pytest
+
+from edge_runtime import RetryPolicy, SamplingSettings, TextGenerator
+from edge_runtime.terminal.chatting import Chat, ChatSettings
+from edge_runtime.terminal.history import ChatHistory
+from edge_runtime.terminal.interrupts import Interrupts
+from lambda_split.bundle import TextSettings, describe_files, write_manifest
+from lambda_split.errors import InternalError
+from tests.edge_runtime.hostile_server import hostile_server
+from tests.edge_runtime.some_graphs import VOCAB, write_bundle
+
+TOKENIZER = {
+    "version": "1.0",
+    "added_tokens": [],
+    "pre_tokenizer": {"type": "WhitespaceSplit"},
+    "model": {
+        "type": "WordLevel",
+        "vocab": {f"w{number}": number for number in range(VOCAB)},
+        "unk_token": "w0",
+    },
+}
+TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if message.role == 'system' %}{{ raise_exception('no system here') }}{% endif %}"
+    "{{ message.content }} {% endfor %}"
+)
+RETRY = RetryPolicy(max_delay_s=0.02, give_up_after_s=0.3, reply_timeout_s=5.0)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory) -> pathlib.Path:
+    folder = tmp_path_factory.mktemp("bundle")
+    manifest = write_bundle(folder, "shared-kv").manifest
+    (folder / "tokenizer.json").write_text(json.dumps(TOKENIZER))
+    (folder / "template.jinja").write_text(TEMPLATE)
+    text = TextSettings(tokenizer="tokenizer.json", chat_template="template.jinja")
+    files = describe_files(folder, [*manifest.files, "tokenizer.json", "template.jinja"])
+    write_manifest(folder, msgspec.structs.replace(manifest, text=text, files=files))
+    return folder
+
+
+class Script:
+    """A line source that says its lines; what can be called is called on the way."""
+
+    def __init__(self, *lines: str | Callable[[], object]) -> None:
+        self._lines: Iterator[str | Callable[[], object]] = iter(lines)
+
+    def read(self, *, continuing: bool) -> str:
+        del continuing
+        for line in self._lines:
+            if isinstance(line, str):
+                return line
+            line()
+        raise EOFError
+
+    def typed(self) -> str:
+        return ""
+
+    def remember(self, entry: str) -> None:
+        """There is nobody to offer it to."""
+
+
+def _behave(peer) -> None:
+    peer.welcome()
+    peer.serve()
+
+
+def _chat(bundle, url, *lines, history=None, max_positions=48, **sampling) -> None:
+    settings = ChatSettings(
+        max_new_tokens=3, sampling=SamplingSettings(**{"temperature": 0.0, **sampling})
+    )
+    with TextGenerator.open(bundle, url, retry=RETRY, max_positions=max_positions) as generator:
+        Chat(generator, settings, Script(*lines), history=history, interactive=False).run()
+
+
+def _said(path: pathlib.Path) -> list[str]:
+    return [turn["content"] for turn in json.loads(path.read_text())["messages"]]
+
+
+def test_a_lost_server_costs_the_question_and_not_the_conversation(
+    bundle, tmp_path, capsys
+) -> None:
+    gone = threading.Event()
+
+    def script(peer) -> None:
+        if gone.is_set():
+            peer.socket.recv()
+            peer.error(InternalError("x"))
+            return
+        peer.welcome()
+        while True:
+            forward = peer.forward()
+            if gone.is_set():
+                return
+            peer.reply(forward)
+
+    saved = tmp_path / "talk.json"
+    with hostile_server(script) as server:
+        lines = ("w1 w2", gone.set, "w3", "/regenerate", gone.clear, "w4", f"/save {saved}")
+        _chat(bundle, server.url, *lines)
+    said = _said(saved)
+    assert said[::2] == ["w1 w2", "w4"]
+    assert all(len(answer.split()) == 3 for answer in said[1::2])
+    told = capsys.readouterr()
+    assert told.err.count("say it again to try once more") == 2
+    assert len(told.out.splitlines()) == 2
+
+
+def test_messages_that_the_template_refuses_can_be_taken_back(bundle, tmp_path, capsys) -> None:
+    saved = tmp_path / "talk.json"
+    with hostile_server(_behave) as server:
+        lines = ("/system w9", "w1", "/system", "/system -", "w1", f"/save {saved}")
+        _chat(bundle, server.url, *lines)
+    assert _said(saved)[::2] == ["w1"]
+    told = capsys.readouterr().err
+    assert "no system here" in told
+    assert told.count("system message: w9") == 2
+    assert "no system message" in told
+
+
+def test_a_full_conversation_says_what_to_do(bundle, capsys) -> None:
+    with hostile_server(_behave) as server:
+        _chat(bundle, server.url, "w1 w2 w3 w4", "w5 w6", "/reset", "w7", max_positions=8)
+    told = capsys.readouterr()
+    assert "the conversation is full: 9 tokens, the session holds 8" in told.err
+    assert len(told.out.splitlines()) == 2
+
+
+def test_another_answer_is_another_and_repeatable(bundle, tmp_path) -> None:
+    paths = [tmp_path / f"{number}.json" for number in range(3)]
+    sampling = {"temperature": 100.0, "seed": 4}
+    with hostile_server(_behave) as server:
+        for path in paths[:2]:
+            _chat(bundle, server.url, "w1", "/regenerate", f"/save {path}", **sampling)
+        _chat(bundle, server.url, "w1", f"/save {paths[2]}", **sampling)
+    once, twice, first = map(_said, paths)
+    assert once == twice
+    assert len(once) == 2
+    assert once != first
+
+
+def test_commands_that_need_an_answer(bundle, capsys) -> None:
+    with hostile_server(_behave) as server:
+        _chat(bundle, server.url, "/regenerate", "/save", "/stats", "", "/quit", "w1")
+    told = capsys.readouterr()
+    assert told.err.count("nothing was said yet") == 3
+    assert told.out == ""  # nothing is answered after /quit
+
+
+def test_a_history_that_cannot_be_kept_ends_nothing(bundle, tmp_path, capsys) -> None:
+    (tmp_path / "file").touch()
+    history = ChatHistory(tmp_path / "file" / "chat_history")
+    with hostile_server(_behave) as server:
+        _chat(bundle, server.url, "w1", "w2", history=history)
+    told = capsys.readouterr()
+    assert told.err.count("no history from here on") == 1
+    assert len(told.out.splitlines()) == 2
+
+
+def test_interrupts_break_where_that_was_asked_for_and_once() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    interrupts = Interrupts()
+    tidied: list[str] = []
+
+    def interrupt() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def answer() -> None:
+        with interrupts.breaking():
+            try:
+                interrupt()
+            finally:
+                interrupt()  # what is tidied up is not broken off
+                tidied.append("all")
+
+    with interrupts.governed():
+        interrupt()  # nothing is going on
+        with pytest.raises(KeyboardInterrupt):
+            answer()
+        interrupt()
+    assert tidied == ["all"]
+    assert signal.getsignal(signal.SIGINT) is before
