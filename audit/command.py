@@ -8,7 +8,8 @@ public text encoders, the picture with the public VAE, a learned map and a searc
 recovers stands what the setting costs. Writes results.json, report.md, plots and report.html, a
 page that says for each kind of adversary what they learn.
 
-Without MODEL: the shipped demo models, text and pictures, in less than five minutes.
+Without MODEL: the shipped demo models, text and pictures, in less than five minutes. Ctrl-C ends an
+audit of texts early, with a report of what was found.
 
 Try:
   lambda-split audit
@@ -94,7 +95,8 @@ def run(args: argparse.Namespace) -> int:
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     text = _audit_text(args) if with_text else None
-    if plan is None:
+    stopped = text is not None and bool(text.left_out)
+    if plan is None or stopped:
         results = AuditResults(text=text)
     else:
         if text is not None:  # it took minutes: it is there whatever becomes of the pictures
@@ -104,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
     page = write_report(args.out, results)
     sys.stdout.write(as_markdown(results))
     sys.stdout.write(f"\nreport: {page}\n")
-    return 0
+    return 130 if stopped else 0
 
 
 def _audit_text(args: argparse.Namespace) -> TextAudit:

@@ -132,6 +132,7 @@ class TextAudit(msgspec.Struct, frozen=True, kw_only=True):
         findings: One for each attack and setting.
         costs: One for each setting.
         seconds: What all took.
+        left_out: Parts that were not tried, because somebody ended the audit early.
     """
 
     schema: int
@@ -144,3 +145,4 @@ class TextAudit(msgspec.Struct, frozen=True, kw_only=True):
     findings: tuple[Finding, ...]
     costs: tuple[Cost, ...]
     seconds: float
+    left_out: tuple[str, ...] = ()

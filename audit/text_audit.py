@@ -43,6 +43,9 @@ def audit_text(
             modules by default.
         progress: Is told how far it is.
 
+    Returns:
+        What was found; after Ctrl-C what was found until then, if anything was.
+
     Raises:
         CheckpointError: the model cannot be read.
         UsageError: the file cannot be read or holds too little text.
@@ -58,9 +61,16 @@ def audit_text(
     todo = list(jobs(subject))
     total = sum(job.weight for job in todo)
     done = 0.0
-    for job in todo:
-        progress(job.name, done / total)
-        found, cost = job.run(_ticker(progress, job, done, total))
+    left_out: list[str] = []
+    for number, job in enumerate(todo):
+        try:
+            progress(job.name, done / total)
+            found, cost = job.run(_ticker(progress, job, done, total))
+        except KeyboardInterrupt:
+            if not findings:
+                raise
+            left_out = [one.name for one in todo[number:]]
+            break
         findings += found
         costs += cost
         done += job.weight
@@ -76,6 +86,7 @@ def audit_text(
         findings=tuple(findings),
         costs=tuple(costs),
         seconds=time.perf_counter() - began,
+        left_out=tuple(left_out),
     )
 
 

@@ -26,6 +26,7 @@ def _text(audit: TextAudit) -> list[str]:
     return [
         f"# What can be seen of texts: {audit.model}",
         "",
+        *_ended_early(audit),
         *_said(text_cards(audit)),
         f"**Defences.** {defence_sentence(audit)}",
         "",
@@ -34,6 +35,12 @@ def _text(audit: TextAudit) -> list[str]:
         cost_table(audit.costs),
         "",
     ]
+
+
+def _ended_early(audit: TextAudit) -> list[str]:
+    if not audit.left_out:
+        return []
+    return [f"**Ended early.** Not tried: {'; '.join(audit.left_out)}.", ""]
 
 
 def _pictures(results: PictureResults) -> list[str]:
