@@ -34,7 +34,7 @@ from audit.arguments import (
     text_plan,
 )
 from lambda_split.arguments import positive
-from lambda_split.errors import OutputNotWritable
+from lambda_split.errors import OutputNotWritable, UsageError
 
 if TYPE_CHECKING:  # the help needs no torch
     from audit.picture_plan import PicturePlan
@@ -63,6 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="where the report goes (default: %(default)s)",
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace a report in --out")
     add_text_arguments(parser)
     add_picture_arguments(parser)
 
@@ -71,8 +72,8 @@ def run(args: argparse.Namespace) -> int:
     """Run the command.
 
     Raises:
-        UsageError: an argument makes no sense, the text is too short, or the bundle was cut from
-            another model.
+        UsageError: an argument makes no sense, --out holds a report, the text is too short, or
+            the bundle was cut from another model.
         BundleError: the bundle is missing, altered or malformed.
         CheckpointError: the model cannot be read.
         OutputNotWritable: the report cannot be written.
@@ -88,6 +89,8 @@ def run(args: argparse.Namespace) -> int:
     with_text, with_pictures = not pipeline, pipeline or args.model is None
     refuse_unused(args, text=with_text, pictures=with_pictures)
     plan = picture_plan(args) if with_pictures else None  # what is wrong with it is told at once
+    if (args.out / "results.json").exists() and not args.overwrite:
+        raise UsageError(f"{args.out} holds a report already: name another --out, or --overwrite")
     try:
         args.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

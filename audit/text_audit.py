@@ -16,10 +16,13 @@ from audit.text_plan import TextPlan
 from audit.texts import open_reader, read_texts, text_rows
 from export.sampled_texts import sampled_texts
 from lambda_split import __version__
+from lambda_split.errors import UsageError
 from lambda_split.partition import Checkpoint
 from lambda_split.partition.whole import load_whole
 
 __all__ = ["Progress", "audit_text"]
+
+_SHORTEST_PROMPT = 4  # the start token is known: less would say nothing
 
 Progress = Callable[[str, float], None]
 """Is told what happens next, and the share of all work that is done before it."""
@@ -52,8 +55,10 @@ def audit_text(
         SplitImpossible: the model has fewer layers.
     """
     began = time.perf_counter()
-    for split in plan.splits:
+    for number, split in enumerate(plan.splits):
         split.check(checkpoint.layer_count)
+        if split in plan.splits[:number]:
+            raise UsageError(f"the split {split} is given twice")
     progress("reading the model and the texts", 0.0)
     subject = _prepare(checkpoint, path, plan, device or DeviceGraphs())
     findings: list[Finding] = []
@@ -100,6 +105,11 @@ def _prepare(
     public = load_whole(checkpoint)
     reader = open_reader(checkpoint)
     room = public.max_positions - plan.reply_tokens
+    if min(room, plan.prompt_tokens) < _SHORTEST_PROMPT:
+        raise UsageError(
+            f"prompts of {plan.prompt_tokens} and replies of {plan.reply_tokens} tokens: a prompt "
+            f"has at least {_SHORTEST_PROMPT}, and the model {public.max_positions} in all"
+        )
     texts = read_texts(
         path,
         reader,

@@ -2,7 +2,7 @@
 
 A ``.txt`` file is cut at blank lines into passages that are as long as wanted. A ``.jsonl`` file
 has one document a line, ``{"text": …}`` or ``{"messages": [{"role": …, "content": …}, …]}``; of a
-chat the first user message is the prompt, put through the model's chat template.
+chat the prompt ends with the first user message, put through the model's chat template.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ __all__ = ["Reader", "Texts", "open_reader", "read_texts", "text_rows"]
 
 _MAX_FILE_BYTES = 64 * 1024 * 1024
 _MEASURED_TOKENS = 192  # of a text that perplexity is measured on
+_LONG_ENOUGH = f"of a .txt each has at least {_MEASURED_TOKENS} tokens, of a .jsonl a line"
 _ROW_TOKENS = 64  # of a text that an attacker trains on
 _SHORTEST_ROW = 8
 
@@ -127,8 +128,9 @@ def read_texts(
     documents = list(_documents(path, reader, prompt_tokens))
     if len(documents) < prompts + measured:
         raise UsageError(
-            f"{path} holds {len(documents)} texts of more than a few words; {prompts} prompts and "
-            f"{measured} for perplexity were asked for: give a longer file, or --texts"
+            f"{path} holds {len(documents)} texts ({_LONG_ENOUGH}), and {prompts + measured} are "
+            f"needed: {prompts} to attack (--texts) and {measured} to measure perplexity on; give "
+            "a longer file"
         )
     # Spread over the file, so that its beginning decides nothing.
     order = np.random.default_rng(0).permutation(len(documents)).tolist()
@@ -199,14 +201,25 @@ def _json_documents(
         try:
             document = json.loads(line)
             if "messages" in document:
-                chat = [Message(str(m["role"]), str(m["content"])) for m in document["messages"]]
-                yield reader.encode_chat(chat[:1], ask=True), reader.encode_chat(chat, ask=False)
+                chat = [
+                    Message(_text(m, "role"), _text(m, "content")) for m in document["messages"]
+                ]
+                asked = next(n for n, message in enumerate(chat, 1) if message.role == "user")
+                prompt = reader.encode_chat(chat[:asked], ask=True)
+                yield prompt, reader.encode_chat(chat, ask=False)
             else:
-                ids = reader.encode(str(document["text"]))
+                ids = reader.encode(_text(document, "text"))
                 yield ids, ids
         except LambdaSplitError as error:
             raise UsageError(f"{path}, line {number}: {error}") from error
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError, StopIteration) as error:
             raise UsageError(
                 f'{path}, line {number}: not a document with "text" or "messages"'
             ) from error
+
+
+def _text(document: dict[str, object], key: str) -> str:
+    value = document[key]
+    if not isinstance(value, str):
+        raise TypeError(key)
+    return value

@@ -119,7 +119,7 @@ def audit_pictures(
         guidance=guidance,
         pairs=pairs,
     )
-    when = (max(1, steps // 2), steps) if after is None else tuple(after)
+    when = tuple(dict.fromkeys((max(1, steps // 2), steps) if after is None else after))
     if not whole or not when or not all(1 <= count <= steps for count in when):
         raise UsageError(f"pictures are looked for in a format, after 1 to {steps} steps")
     told.stage("opening the public model", 1)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from audit.picture_results import PictureResults
 from audit.reporting.picture_summary import picture_verdict
-from audit.reporting.text_summary import ADVERSARIES, GOAL, strongest, verdict
+from audit.reporting.text_summary import ADVERSARIES, strongest, verdict
 from audit.results import Adversary, TextAudit
 
 __all__ = ["Card", "picture_cards", "text_cards"]
@@ -73,4 +73,5 @@ def _text_card(audit: TextAudit, adversary: Adversary) -> Card:
 
 
 def _grade(share: float) -> str:
-    return "bad" if share >= 0.5 else "fair" if share >= GOAL else "good"
+    """Never good: that an attack found little says nothing about a better one."""
+    return "bad" if share >= 0.5 else "fair"

@@ -70,8 +70,8 @@ def verdict(audit: TextAudit, adversary: Adversary) -> str:
     if adversary == "tls-tapper":
         guessed = "" if prompt is None else f" Guessing gets {prompt.recovered.value:.0%} right."
         return (
-            "Sees when messages are sent and how long they are, so how many words prompt and reply "
-            f"have and how fast you type. Not what they say.{guessed}"
+            "Sees when messages are sent and how long they are, so how many tokens prompt and "
+            f"reply have, and when the reply is made. Not what they say.{guessed}"
         )
     parts = []
     for what, finding in (("prompt", prompt), ("reply", reply)):

@@ -97,7 +97,7 @@ def test_every_option_is_of_one_kind_or_of_both() -> None:
     parser = argparse.ArgumentParser()
     add_arguments(parser)
     given = vars(parser.parse_args([]))
-    both = {"model", "threads", "out"}
+    both = {"model", "threads", "out", "overwrite"}
     assert set(given) == both | set(TEXT_OPTIONS) | set(PICTURE_OPTIONS)
     assert not set(TEXT_OPTIONS) & set(PICTURE_OPTIONS)
     assert all(given[name] in {None, False} for name in set(given) - both)
@@ -173,3 +173,23 @@ def test_the_forms_of_arguments() -> None:
     assert split("4,2") == Split(4, 2)
     assert defence("d_chi:0.5") == Defence("d_chi", 0.5)
     assert defence("none") == Defence()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--reply-tokens", "2000"], "a prompt has at least 4"),
+        (["--prompt-tokens", "1"], "a prompt has at least 4"),
+        (["--split", "1,1", "--split", "1,1"], "is given twice"),
+    ],
+)
+def test_what_the_model_cannot_do_is_refused(arguments, complaint, tmp_path, capsys) -> None:
+    assert main(["audit", "demo", "--out", str(tmp_path), *arguments]) == 2
+    assert complaint in capsys.readouterr().err
+
+
+def test_a_report_is_not_replaced_unasked(tmp_path, capsys) -> None:
+    (tmp_path / "results.json").write_text("{}")
+    assert main(["audit", "demo", "--out", str(tmp_path)]) == 2
+    assert "holds a report already" in capsys.readouterr().err
+    assert (tmp_path / "results.json").read_text() == "{}"

@@ -58,7 +58,14 @@ def test_a_chat_s_first_message_is_the_prompt(tmp_path, demo) -> None:
         ("[]", "line 2: not a document"),
         ('{"title": "x"}', "line 2: not a document"),
         ('{"messages": [{"role": "user"}]}', "line 2: not a document"),
-        ('{"messages": [{"role": "wizard", "content": "hello there"}]}', "line 2: .*Unknown role"),
+        ('{"text": null}', "line 2: not a document"),
+        ('{"messages": [{"role": "user", "content": [1]}]}', "line 2: not a document"),
+        ('{"messages": [{"role": "system", "content": "be kind"}]}', "line 2: not a document"),
+        (
+            '{"messages": [{"role": "user", "content": "hello"}, '
+            '{"role": "wizard", "content": "hello there"}]}',
+            "line 2: .*Unknown role",
+        ),
         ("[" * 100_000, "line 2: not a document"),
     ],
 )
@@ -79,7 +86,7 @@ def test_a_chat_for_a_model_without_a_template(tmp_path, reader) -> None:
 def test_too_little_text(tmp_path, demo) -> None:
     path = tmp_path / "short.txt"
     path.write_text("A fox lived in the wood.")
-    with pytest.raises(UsageError, match="holds 0 texts of more than a few words; 2 prompts"):
+    with pytest.raises(UsageError, match=r"holds 0 texts .*, and 4 are needed: 2 to attack"):
         read(path, demo)
 
 
