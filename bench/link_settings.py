@@ -53,8 +53,12 @@ class LinkSettings:
     @classmethod
     def _parse(cls, text: str) -> LinkSettings:
         values: dict[str, float] = {}
+        seen: set[str] = set()
         for item in filter(None, text.split(",")):
             name, _, value = item.partition("=")
+            if name in seen:
+                raise ValueError(f"{name} is given twice")
+            seen.add(name)
             if name in {"up", "down"}:
                 values[name] = _quantity(value, _BYTES_PER_S)
             elif name in {"rtt", "jitter", "queue"}:
@@ -68,7 +72,10 @@ class LinkSettings:
                     "stall_every": _quantity(every, _SECONDS),
                 }
             else:
-                raise ValueError(f"a link has no {name!r}")
+                raise ValueError(
+                    f"a link has no {name!r}: it has rtt, jitter, up, down, queue, stall and cut, "
+                    "as in rtt=80ms,up=20Mbit"
+                )
         settings = cls(**values)
         if not settings.stall < settings.stall_every or not settings.cut_every:
             raise ValueError("stalls must be shorter than the time between them, and cuts apart")

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import socket
+import urllib.parse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bench.request import Request
 from bench.results import Model
 from edge_runtime.tokenizer import Tokenizer
+from lambda_split.arguments import read_token_file
 from lambda_split.bundle import WeightFormat, load_bundle
-from lambda_split.errors import ManifestInvalid
+from lambda_split.errors import ManifestInvalid, ServerUnreachable, UsageError
 from lambda_split.split import Split
 
 __all__ = ["Source", "open_source"]
+
+_CONNECT_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -38,14 +43,37 @@ def open_source(request: Request) -> Source:
     Raises:
         CheckpointError: the checkpoint cannot be read.
         BundleError: the bundle cannot be read.
+        UsageError: it is no language model, or the token's file holds none.
+        ServerUnreachable: nobody listens at the address.
     """
-    return _checkpoint(request.checkpoint) if request.bundle is None else _bundle(request.bundle)
+    if request.bundle is None:
+        return _checkpoint(request.checkpoint)
+    source = _bundle(request.bundle)
+    if request.token_file is not None:
+        read_token_file(request.token_file)
+    if request.url is not None:
+        _check_reachable(request.url)
+    return source
+
+
+def _check_reachable(url: str) -> None:
+    """The device only ever sees the emulated link, whose address would tell nobody anything."""
+    parts = urllib.parse.urlsplit(url)
+    try:
+        address = (parts.hostname or "", parts.port or 80)
+        with socket.create_connection(address, timeout=_CONNECT_S):
+            pass
+    except (OSError, ValueError) as error:  # ValueError: a port that is none
+        raise ServerUnreachable(url, str(error)) from error
 
 
 def _checkpoint(name: str) -> Source:
     from export.tokenizer_file import read_tokenizer
     from lambda_split.partition import open_checkpoint
+    from lambda_split.partition.sources import is_pipeline
 
+    if is_pipeline(name):
+        raise UsageError(f"{name} is a text-to-image pipeline: bench measures language models")
     checkpoint = open_checkpoint(name)
     tokenizer = Tokenizer(read_tokenizer(checkpoint).tokenizer, checkpoint.vocab_size)
     model = Model(

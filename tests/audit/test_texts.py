@@ -62,8 +62,10 @@ def test_a_chat_s_first_message_is_the_prompt(tmp_path, demo) -> None:
         ('{"messages": [{"role": "user", "content": [1]}]}', "line 2: not a document"),
         ('{"messages": [{"role": "system", "content": "be kind"}]}', "line 2: not a document"),
         (
-            '{"messages": [{"role": "user", "content": "hello"}, '
-            '{"role": "wizard", "content": "hello there"}]}',
+            (
+                '{"messages": [{"role": "user", "content": "hello"}, '
+                '{"role": "wizard", "content": "hello there"}]}'
+            ),
             "line 2: .*Unknown role",
         ),
         ("[" * 100_000, "line 2: not a document"),
