@@ -73,10 +73,11 @@ def make_app(
         Route("/v1/models", _answered(_list(models)), methods=["GET"]),
         Route("/v1/models/{model:path}", _answered(_one(models)), methods=["GET"]),
     ]
-    plans: dict[str, tuple[Plan, str]] = {
+    # What was wrong with a text's prompt is found out late; of pictures it may be anything.
+    plans: dict[str, tuple[Plan, str | None]] = {
         "/v1/chat/completions": (plan_chat, "messages"),
         "/v1/completions": (plan_completion, "prompt"),
-        "/v1/images/generations": (plan_pictures, "prompt"),
+        "/v1/images/generations": (plan_pictures, None),
     }
     routes += [
         Route(path, _answered(_generation(models, plan), prompt), methods=["POST"])
@@ -86,7 +87,7 @@ def make_app(
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         yield
-        models.close()
+        await models.close()
 
     return Starlette(
         routes=routes,

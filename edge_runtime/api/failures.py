@@ -59,7 +59,7 @@ def failure_of(error: Exception, parameter: str | None = None) -> Failure:
 
     Args:
         error: Any; one that is no client's fault is logged.
-        parameter: The one that holds the prompt, for errors that are about it.
+        parameter: The one that holds the prompt, where a usage error can be about it only.
     """
     if isinstance(error, ApiError):
         again = error.retry_after_s if isinstance(error, Overloaded) else None
@@ -74,7 +74,8 @@ def failure_of(error: Exception, parameter: str | None = None) -> Failure:
     if isinstance(error, PromptTooLong):
         return _failure(400, _INVALID, str(error), "context_length_exceeded", parameter=parameter)
     if isinstance(error, UsageError | PictureImpossible):
-        return _failure(400, _INVALID, str(error), "invalid_prompt", parameter=parameter)
+        code = "invalid_value" if parameter is None else "invalid_prompt"
+        return _failure(400, _INVALID, str(error), code, parameter=parameter)
     _log(error)
     if not isinstance(error, LambdaSplitError):
         return _failure(500, _SERVER, "The server failed: its log says where", "internal_error")

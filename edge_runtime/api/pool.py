@@ -19,6 +19,7 @@ __all__ = ["PoolLimits", "SessionPool", "shared_prefix"]
 Held = TypeVar("Held", bound=Closing)
 
 _RETRY_AFTER_S = 5
+_GOODBYE_S = 2.0  # so that the trunk learns of the end
 
 
 @dataclass(frozen=True)
@@ -109,14 +110,16 @@ class SessionPool(Generic[Held]):
             # A job that nobody wants ends by itself, within a token: not waited for here.
             session.job.add_done_callback(lambda _: self._give_back(session))
 
-    def close(self) -> None:
-        """End all sessions; those that work, when they are done."""
+    async def close(self) -> None:
+        """End all sessions; those that work, when they are done, which is not waited for."""
         self._closed = True
-        for session in [*self._free, *self._busy]:
+        idle, self._free = self._free, []
+        for session in [*idle, *self._busy]:
             session.close()
         for handle in self._expiry.values():
             handle.cancel()
-        self._free.clear()
+        for session in idle:
+            await asyncio.to_thread(session.join, _GOODBYE_S)
 
     def _choose(self, token_ids: Sequence[int]) -> SessionThread[Held] | None:
         best, most, fits = None, -1, False

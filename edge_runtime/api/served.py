@@ -151,7 +151,7 @@ class ServedModels:
             raise ModelUnknown(self.names(ServedPictures))
         return found
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """End all sessions."""
         for one in self._models.values():
-            one.pool.close()
+            await one.pool.close()

@@ -96,6 +96,10 @@ class SessionThread(Generic[Held]):
         """End the generator's session, and the thread, once the running job is over."""
         self._work.put(None)
 
+    def join(self, seconds: float) -> None:
+        """Wait until it has ended, at most that long: a trunk that is away may hold it up."""
+        self._thread.join(seconds)
+
     def _run(self) -> None:
         while (work := self._work.get()) is not None:
             work()

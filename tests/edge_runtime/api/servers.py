@@ -39,13 +39,14 @@ class ApiServer:
         defaults = {"base_url": self.url, "api_key": "none", "max_retries": 0}
         return openai.OpenAI(**{**defaults, **settings})
 
-    def state(self) -> dict[str, int]:
-        """How busy its first model is."""
-        return httpx.get(f"{self.root}/health").json()["models"][0]
+    def state(self, model: str = "demo") -> dict[str, int]:
+        """How busy a model is."""
+        states = httpx.get(f"{self.root}/health").json()["models"]
+        return next(state for state in states if state["id"] == model)
 
-    def await_idle(self) -> None:
+    def await_idle(self, model: str = "demo") -> None:
         deadline = time.monotonic() + 60
-        while self.state()["busy"]:
+        while self.state(model)["busy"]:
             assert time.monotonic() < deadline, "a session is never free again"
             time.sleep(0.02)
 

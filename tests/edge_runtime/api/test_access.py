@@ -119,3 +119,11 @@ def test_what_cannot_be_served_is_told_at_once(demo_bundle, arguments, code, wor
     assert (run.returncode, run.stdout) == (code, "")
     assert words in run.stderr
     assert len(run.stderr.splitlines()) == 1
+
+
+def test_two_bundles_of_one_model_are_refused(demo_bundle) -> None:
+    twice = ("--bundle", str(demo_bundle.path), "--url", "ws://127.0.0.1:1") * 2
+    command = [sys.executable, "-m", "lambda_split.cli", "api", "--port", "0", *twice]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (run.returncode, run.stdout) == (2, "")
+    assert "two bundles are of the model 'demo'" in run.stderr

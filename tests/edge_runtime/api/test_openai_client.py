@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import concurrent.futures
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -38,6 +40,22 @@ def test_a_chat_is_what_the_library_says(client, generator) -> None:
     assert answer.usage.completion_tokens == 40
     assert answer.usage.total_tokens == len(expected.prompt_token_ids) + 40
     assert answer.system_fingerprint
+
+
+def test_a_completion_is_what_the_command_prints(client, demo_bundle, trunk) -> None:
+    command = [sys.executable, "-m", "lambda_split.cli", "generate", "--quiet", "--codec", "fp32"]
+    where = ("--bundle", str(demo_bundle.path), "--url", trunk.url)
+    sampling = ("--temperature", "0.8", "--seed", "11", "--max-new-tokens", "40")
+    run = subprocess.run(
+        [*command, *where, *sampling, "--prompt", "Once upon a time"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    answer = client.completions.create(
+        model="demo", prompt="Once upon a time", temperature=0.8, seed=11, max_tokens=40
+    )
+    assert answer.choices[0].text == run.stdout.removesuffix("\n")
 
 
 def test_a_chat_without_a_limit_ends_by_itself(client, generator) -> None:

@@ -83,7 +83,7 @@ def test_a_next_turn_meets_the_session_that_holds_the_conversation() -> None:
             await asyncio.sleep(0)
         assert opened == [first, second]
         assert (pool.open, pool.busy, pool.waiting) == (2, 0, 0)
-        pool.close()
+        await pool.close()
         for one in opened:
             assert await asyncio.to_thread(one.closed.wait, 30)
             assert len(one.threads) == 1  # all of it in its own thread
@@ -111,7 +111,7 @@ def test_waiting_is_bounded_in_number_and_time() -> None:
         await asyncio.sleep(0)
         _, found = await ask(pool, [4])
         assert found == [0, 1, 2]
-        pool.close()
+        await pool.close()
 
     run(scenario)
 
@@ -135,7 +135,7 @@ def test_who_waits_gets_the_session_that_becomes_free_and_a_cancelled_one_passes
             await waiting[0]
         await asyncio.sleep(0)
         assert (pool.open, pool.busy, pool.waiting) == (1, 0, 0)
-        pool.close()
+        await pool.close()
 
     run(scenario)
 
@@ -160,7 +160,7 @@ def test_a_job_that_nobody_wants_ends_and_only_then_is_the_session_free() -> Non
         await session.job
         await asyncio.sleep(0.05)
         assert pool.busy == 0
-        pool.close()
+        await pool.close()
 
     run(scenario)
 
@@ -174,7 +174,7 @@ def test_idle_sessions_are_closed() -> None:
         assert pool.open == 0
         await ask(pool, [1])
         assert len(opened) == 2
-        pool.close()
+        await pool.close()
 
     run(scenario)
 
@@ -190,6 +190,6 @@ def test_a_session_that_cannot_be_opened_takes_no_place() -> None:
                 await ask(pool, [1])
             await asyncio.sleep(0)
             assert pool.open == 0
-        pool.close()
+        await pool.close()
 
     run(scenario)
