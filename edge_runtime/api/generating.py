@@ -74,9 +74,7 @@ class Delta:
     stats: GenerationStats | None = None
 
 
-async def deltas_of(
-    plan: TextPlan, pool: SessionPool[TextGenerator]
-) -> AsyncGenerator[Delta, None]:
+def deltas_of(plan: TextPlan, pool: SessionPool[TextGenerator]) -> AsyncGenerator[Delta, None]:
     """Generate what a plan says on one of a pool's sessions.
 
     Ending the iteration early ends the generation within a token.
@@ -86,13 +84,7 @@ async def deltas_of(
         LambdaSplitError: as :meth:`TextGenerator.open`, :meth:`TextGenerator.stream` and its
             iteration.
     """
-    async with pool.borrow(plan.prompts[0]) as session:
-        items = session.items(lambda generator: _deltas(plan, generator))
-        try:
-            async for item in items:
-                yield item
-        finally:
-            await items.aclose()
+    return pool.run(lambda generator: _deltas(plan, generator), plan.prompts[0])
 
 
 def usage_of(plan: TextPlan, stats: Sequence[GenerationStats]) -> Usage:

@@ -88,10 +88,7 @@ class PictureAnswer:
         return await while_connected(request.receive, self._whole())
 
     async def _whole(self) -> Response:
-        async with (
-            self._served.pool.borrow() as session,
-            contextlib.aclosing(session.items(self._steps)) as items,
-        ):
+        async with contextlib.aclosing(self._served.pool.run(self._steps)) as items:
             images = [item async for item in items]
         return json_response(images[-1])
 

@@ -6,7 +6,7 @@ import asyncio
 import collections
 import contextlib
 import math
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -17,6 +17,7 @@ from lambda_split.errors import Overloaded
 __all__ = ["PoolLimits", "SessionPool", "shared_prefix"]
 
 Held = TypeVar("Held", bound=Closing)
+Item = TypeVar("Item")
 
 _RETRY_AFTER_S = 5
 _GOODBYE_S = 2.0  # so that the trunk learns of the end
@@ -91,24 +92,30 @@ class SessionPool(Generic[Held]):
         """Requests that wait for one."""
         return len(self._waiting)
 
-    @contextlib.asynccontextmanager
-    async def borrow(self, token_ids: Sequence[int] = ()) -> AsyncIterator[SessionThread[Held]]:
-        """A session for one request; it is free again once its job is done.
+    async def run(
+        self, job: Callable[[Held], Generator[Item | None]], token_ids: Sequence[int] = ()
+    ) -> AsyncGenerator[Item, None]:
+        """Run a job on a session, and yield its items.
+
+        The session is free again when the job is done, however long its items take to be taken. A
+        job that nobody wants any more ends by itself, between two items: it is not waited for here.
 
         Args:
-            token_ids: What is going to be asked of it.
+            job: What :meth:`SessionThread.start` starts.
+            token_ids: What is going to be asked of the session.
 
         Raises:
             Overloaded: all are busy, and too many wait or it took too long.
+            LambdaSplitError: the job's own, and those of opening a session.
         """
         session = self._choose(token_ids)
         if session is None:
             session = await self._wait()
-        try:
-            yield session
-        finally:
-            # A job that nobody wants ends by itself, within a token: not waited for here.
-            session.job.add_done_callback(lambda _: self._give_back(session))
+        items = session.start(job)
+        session.job.add_done_callback(lambda _: self._give_back(session))
+        async with contextlib.aclosing(items):
+            async for item in items:
+                yield item
 
     async def close(self) -> None:
         """End all sessions; those that work, when they are done, which is not waited for."""

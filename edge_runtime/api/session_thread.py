@@ -42,12 +42,11 @@ class SessionThread(Generic[Held]):
         self._thread = threading.Thread(target=self._run, name="api-session", daemon=True)
         self._thread.start()
 
-    async def items(
-        self, job: Callable[[Held], Generator[Item | None]]
-    ) -> AsyncGenerator[Item, None]:
-        """Run a job and yield its items as they come; None of them means "nothing new".
+    def start(self, job: Callable[[Held], Generator[Item | None]]) -> AsyncGenerator[Item, None]:
+        """Start a job; its items are yielded as they come, and None of them means "nothing new".
 
-        Leaving the iteration early ends the job between two items. Its errors are raised here.
+        The job does not wait for who takes them. Leaving the iteration early, once it has begun,
+        ends the job between two items. Its errors are raised by the iteration.
 
         Args:
             job: Called in the thread; a generator, which is closed where it does not end by itself.
@@ -63,6 +62,7 @@ class SessionThread(Generic[Held]):
                 loop.call_soon_threadsafe(arrived.put_nowait, item)
 
         def work() -> None:
+            end = None
             try:
                 with contextlib.closing(self._running(job)) as items:
                     for item in items:
@@ -70,21 +70,24 @@ class SessionThread(Generic[Held]):
                             break
                         if item is not None:
                             tell(item)
-                tell(None)
             except BaseException as error:  # noqa: BLE001  # raised again where it is waited for
-                tell(error)
+                end = error
+            # Free before the end is known, so that whoever knows of it meets a free session.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(done.set_result, None)
+            tell(end)
+
+        async def arriving() -> AsyncGenerator[Item, None]:
+            try:
+                while (item := await arrived.get()) is not None:
+                    if isinstance(item, BaseException):
+                        raise item
+                    yield item
             finally:
-                with contextlib.suppress(RuntimeError):
-                    loop.call_soon_threadsafe(done.set_result, None)
+                unwanted.set()
 
         self._work.put(work)
-        try:
-            while (item := await arrived.get()) is not None:
-                if isinstance(item, BaseException):
-                    raise item
-                yield item
-        finally:
-            unwanted.set()
+        return arriving()
 
     def _running(self, job: Callable[[Held], Generator[Item | None]]) -> Generator[Item | None]:
         if self.generator is None:

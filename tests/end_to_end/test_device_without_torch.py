@@ -86,3 +86,17 @@ def test_import_is_light() -> None:
     loaded = {name.partition(".")[0] for name in run.stdout.split()}
     heavy = {"torch", "transformers", "diffusers", "onnx", "export", "cloud", "matplotlib"}
     assert not loaded & heavy
+
+
+def test_the_local_api_names_its_extra() -> None:
+    blocked = _BLOCKED.replace('"torch"', '"starlette", "torch"')
+    script = "from lambda_split.cli import main\nsys.exit(main(['api', {}]))"
+    for arguments, code in (("'--help'", 0), ("'--bundle', 'x', '--url', 'ws://x'", 2)):
+        run = subprocess.run(
+            [sys.executable, "-c", f"{blocked}\n{script.format(arguments)}"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert run.returncode == code, run.stderr
+    assert "pip install 'lambda-split[api]'" in run.stderr

@@ -41,10 +41,15 @@ def make_pool(opened, **limits) -> SessionPool[Conversation]:
 
 
 async def ask(pool, tokens, **settings) -> tuple[Conversation, list[int]]:
-    async with pool.borrow(tokens) as session:
-        items = session.items(lambda one: one.count(tokens, **settings))
-        found = [item async for item in items]
-        return session.generator, found
+    """What a session counts, and which one it was."""
+    met = []
+
+    def job(one):
+        met.append(one)
+        yield from one.count(tokens, **settings)
+
+    found = [item async for item in pool.run(job, tokens)]
+    return met[0], found
 
 
 def run(scenario) -> None:
@@ -140,26 +145,40 @@ def test_who_waits_gets_the_session_that_becomes_free_and_a_cancelled_one_passes
     run(scenario)
 
 
+async def until_free(pool) -> None:
+    while pool.busy:  # noqa: ASYNC110  # as a client sees it, from outside
+        await asyncio.sleep(0.01)
+
+
 def test_a_job_that_nobody_wants_ends_and_only_then_is_the_session_free() -> None:
     async def scenario():
         opened: list[Conversation] = []
         pool = make_pool(opened, sessions=1)
         gate = threading.Event()
         gate.set()
-        async with (
-            pool.borrow([1]) as session,
-            contextlib.aclosing(
-                session.items(lambda one: one.count([1], limit=10**9, gate=gate))
-            ) as items,
-        ):
-            assert await anext(items) == 0
+        endless = pool.run(lambda one: one.count([1], limit=10**9, gate=gate))
+        async with contextlib.aclosing(endless):
+            assert await anext(endless) == 0
             gate.clear()
         await asyncio.sleep(0.05)
         assert pool.busy == 1  # still in the middle of an item
         gate.set()
-        await session.job
-        await asyncio.sleep(0.05)
-        assert pool.busy == 0
+        await until_free(pool)
+        await pool.close()
+
+    run(scenario)
+
+
+def test_who_does_not_take_its_items_holds_no_session() -> None:
+    async def scenario():
+        opened: list[Conversation] = []
+        pool = make_pool(opened, sessions=1)
+        slow = pool.run(lambda one: one.count([1], limit=100))
+        async with contextlib.aclosing(slow):
+            assert await anext(slow) == 0
+            await until_free(pool)
+            assert (await ask(pool, [2]))[1] == [0, 1, 2]
+            assert [item async for item in slow] == list(range(1, 100))
         await pool.close()
 
     run(scenario)
