@@ -22,6 +22,7 @@ from lambda_split.errors import (
     ServerError,
     TlsError,
     UsageError,
+    WireError,
 )
 
 __all__ = ["Failure", "failure_of"]
@@ -100,8 +101,8 @@ def _failure(
 
 
 def _log(error: Exception) -> None:
-    """What failed, and where. Not the sentence of a foreign error: it may quote a prompt."""
-    if isinstance(error, LambdaSplitError):
+    """What failed, and where; its sentence only if it is about the trunk: others may quote texts."""
+    if isinstance(error, LinkError | TlsError | WireError):
         _logger.warning("%s: %s", type(error).__name__, error)
     else:
         where = "".join(traceback.format_tb(error.__traceback__))
