@@ -101,7 +101,7 @@ def _failure(
 
 
 def _log(error: Exception) -> None:
-    """What failed, and where; its sentence only if it is about the trunk: others may quote texts."""
+    """What failed, and where; its sentence only where it is the trunk's: others may quote texts."""
     if isinstance(error, LinkError | TlsError | WireError):
         _logger.warning("%s: %s", type(error).__name__, error)
     else:
