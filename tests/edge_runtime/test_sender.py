@@ -41,8 +41,22 @@ def _encoded(tokens: int, seed: int = 0) -> Encoded:
     return encode(rows, Codec.FP16)
 
 
+_others: set[threading.Thread] = set()
+
+
+@pytest.fixture(autouse=True)
+def _threads_of_others():
+    """Those that were there before: a fixture of the whole run may hold a session open."""
+    _others.clear()
+    _others.update(threading.enumerate())
+
+
 def _senders() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "sender"]
+    return [
+        thread
+        for thread in threading.enumerate()
+        if thread.name == "sender" and thread not in _others
+    ]
 
 
 def test_a_reply_is_read_while_the_next_chunk_is_stuck() -> None:
