@@ -14,7 +14,7 @@ from typing import TypeVar, get_args
 from audit.defending.noise import Defence, Kind
 from audit.picture_plan import PicturePlan
 from audit.text_plan import TextPlan, default_splits
-from lambda_split.arguments import positive
+from lambda_split.arguments import positive, split_pair
 from lambda_split.errors import UsageError
 from lambda_split.split import Split
 from lambda_split.wire.frames import Codec
@@ -27,7 +27,6 @@ __all__ = [
     "defence",
     "picture_plan",
     "refuse_unused",
-    "split",
     "text_plan",
 ]
 
@@ -62,7 +61,7 @@ def add_text_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--split",
         action="append",
-        type=split,
+        type=split_pair,
         metavar="H,T",
         help="layers of head and tail (repeatable; default: the bundle's, or 1,1 and then deeper "
         "ones). Defences and learned attacks are tried on the first",
@@ -191,17 +190,6 @@ def picture_plan(args: argparse.Namespace) -> PicturePlan:
         candidates=args.candidates,
         search_rounds=_or(args.search_rounds, _PICTURES.search_rounds),
     )
-
-
-def split(text: str) -> Split:
-    """An argparse type: ``H,T``."""
-    try:
-        head, tail = (int(number) for number in text.split(","))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not two whole numbers, as 1,1") from error
-    if min(head, tail) < 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not two whole numbers, as 1,1")
-    return Split(head, tail)
 
 
 def defence(text: str) -> Defence:

@@ -15,7 +15,7 @@ import torch
 
 from audit.defending.noise import NOTHING, Defence, apply, noise_scale
 from audit.device_ends import DeviceEnds, ModelEnds
-from lambda_split.partition.whole import WholeModel
+from audit.whole_model import WholeModel
 from lambda_split.split import Split
 from lambda_split.wire.codecs import decode, encode
 from lambda_split.wire.frames import Codec

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from audit.whole_model import WholeModel
 from edge_runtime.graphs import RuntimeSettings, load_head, load_tail
 from lambda_split.bundle import Bundle
 from lambda_split.errors import UsageError
-from lambda_split.partition.whole import WholeModel
 from lambda_split.split import Split
 
 __all__ = ["DeviceEnds", "DeviceGraphs", "GraphEnds", "ModelEnds", "open_graphs"]

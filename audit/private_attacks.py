@@ -17,7 +17,7 @@ from audit.capture import Victim
 from audit.defending.private_ends import PrivateEndsSettings, train_private_ends
 from audit.results import Finding
 from audit.text_attacks import AttackedSetting, known_pairs
-from lambda_split.partition.whole import WholeModel
+from audit.whole_model import WholeModel
 from lambda_split.split import Split
 
 __all__ = ["Knowledge", "attack_private_ends", "make_owners"]

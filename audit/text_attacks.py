@@ -21,12 +21,13 @@ from audit.defending.noise import quantize_rows
 from audit.results import Adversary, Finding, SettingRecord, Target
 from audit.scores import bleu, estimate, score
 from audit.texts import Reader
-from lambda_split.partition.whole import WholeModel
+from audit.whole_model import WholeModel
 from lambda_split.wire.frames import Codec
 
 __all__ = ["AttackedSetting", "known_pairs"]
 
 Floats = npt.NDArray[np.float32]
+_Pair = tuple[Sequence[int], Sequence[int]]  # what was secret, and what was found of it
 
 # How far a codec's rounding can take a state away, as a share of its length; a few times what it
 # is on average, and far below the distance between two tokens.
@@ -187,11 +188,10 @@ class AttackedSetting:
         *,
         pairs_from: str = "",
         adversary: Adversary = "trunk-only",
-        progress: Callable[[], None] = lambda: None,
     ) -> Finding:
         """An inverter of the upload, trained on known text."""
         begin = time.perf_counter()
-        inverter = train_inverter(known, self.public.vocab_size, settings, progress)
+        inverter = train_inverter(known, self.public.vocab_size, settings)
         trained = time.perf_counter() - begin
         return self._prompts(
             adversary,
@@ -201,16 +201,10 @@ class AttackedSetting:
             known=sum(map(len, known.token_ids)),
         )
 
-    def reply_inverter(
-        self,
-        known: Pairs,
-        settings: InverterSettings,
-        *,
-        progress: Callable[[], None] = lambda: None,
-    ) -> Finding:
+    def reply_inverter(self, known: Pairs, settings: InverterSettings) -> Finding:
         """An inverter of the download, trained on known replies."""
         begin = time.perf_counter()
-        inverter = train_inverter(known, self.public.vocab_size, settings, progress)
+        inverter = train_inverter(known, self.public.vocab_size, settings)
         trained = time.perf_counter() - begin
         return self._replies(
             "trunk-only",
@@ -234,10 +228,10 @@ class AttackedSetting:
         seconds: float = 0.0,
         known: int = 0,
     ) -> Finding:
-        begin = time.perf_counter()
-        pairs = [(tap.prompt_ids, tuple(find(tap))) for tap in self.taps]
-        took = seconds + time.perf_counter() - begin
-        return self._finding(adversary, attack, "prompt", pairs, seconds=took, known=known)
+        def pair(tap: Tap) -> _Pair:
+            return tap.prompt_ids, tuple(find(tap))
+
+        return self._finding(adversary, attack, "prompt", pair, seconds=seconds, known=known)
 
     def _replies(
         self,
@@ -248,22 +242,26 @@ class AttackedSetting:
         seconds: float = 0.0,
         known: int = 0,
     ) -> Finding:
-        begin = time.perf_counter()
-        # Row P - 1 decides the reply's first token.
-        pairs = [(tap.reply_ids, tuple(find(tap))[len(tap.prompt_ids) - 1 :]) for tap in self.taps]
-        took = seconds + time.perf_counter() - begin
-        return self._finding(adversary, attack, "reply", pairs, seconds=took, known=known)
+        def pair(tap: Tap) -> _Pair:
+            # Row P - 1 decides the reply's first token.
+            return tap.reply_ids, tuple(find(tap))[len(tap.prompt_ids) - 1 :]
+
+        return self._finding(adversary, attack, "reply", pair, seconds=seconds, known=known)
 
     def _finding(
         self,
         adversary: Adversary,
         attack: str,
         target: Target,
-        pairs: Sequence[tuple[Sequence[int], Sequence[int]]],
+        pair: Callable[[Tap], _Pair],
         *,
         seconds: float,
         known: int,
     ) -> Finding:
+        """Attack every text; ``seconds`` were spent before, on training."""
+        begin = time.perf_counter()
+        pairs = [pair(tap) for tap in self.taps]
+        seconds += time.perf_counter() - begin
         scores = [score(true, found, self.reader.special_ids) for true, found in pairs]
         texts = [(self.reader.decode(true), self.reader.decode(found)) for true, found in pairs]
         return Finding(

@@ -11,14 +11,14 @@ from audit.capture import Setting, Victim
 from audit.costs import perplexity
 from audit.device_ends import DeviceGraphs
 from audit.results import SCHEMA, Cost, Finding, TextAudit
+from audit.sampled_texts import sampled_texts
 from audit.text_jobs import Job, Subject, jobs
 from audit.text_plan import TextPlan
 from audit.texts import open_reader, read_texts, text_rows
-from export.sampled_texts import sampled_texts
+from audit.whole_model import load_whole
 from lambda_split import __version__
 from lambda_split.errors import UsageError
 from lambda_split.partition import Checkpoint
-from lambda_split.partition.whole import load_whole
 
 __all__ = ["Progress", "audit_text"]
 

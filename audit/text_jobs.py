@@ -10,7 +10,7 @@ from functools import partial
 import msgspec
 import torch
 
-from audit.attacks.inverter import InverterSettings
+from audit.attacks.inverter import InverterSettings, take_positions
 from audit.capture import Setting, Victim, capture
 from audit.costs import bytes_per_token, device_seconds, perplexity, root_mean_square
 from audit.defending.noise import epsilon
@@ -23,7 +23,7 @@ from audit.results import Cost, Finding, SettingRecord
 from audit.text_attacks import AttackedSetting, known_pairs
 from audit.text_plan import TextPlan
 from audit.texts import Reader, Texts
-from lambda_split.partition.whole import WholeModel
+from audit.whole_model import WholeModel
 from lambda_split.wire.frames import Codec
 
 __all__ = ["Job", "Subject", "jobs"]
@@ -76,7 +76,12 @@ def jobs(subject: Subject) -> Iterator[Job]:
             2.0 + split.head_layers,
             partial(_open_weights, subject, setting),
         )
-    yield from _learned(subject, Setting(first, plan.codec))
+    if plan.known_positions:
+        yield Job(
+            "learned inverters",
+            4.0 * (len(plan.known_positions) + 1) + 12.0 * plan.transformer,
+            partial(_learned, subject, Setting(first, plan.codec)),
+        )
     if len(plan.splits) > 1 and plan.known_positions:
         yield Job("moving split", 8.0, partial(_moving, subject, plan.codec))
     for defence in plan.defences:
@@ -117,34 +122,21 @@ def _open_weights(subject: Subject, setting: Setting, tick: Tick) -> _Found:
     return findings, [_cost(subject, attacked)]
 
 
-def _learned(subject: Subject, setting: Setting) -> Iterator[Job]:
+def _learned(subject: Subject, setting: Setting, tick: Tick) -> _Found:
+    """Inverters of each kind and amount of known text; what crosses for it is computed once."""
     plan = subject.plan
-
-    def run(positions: int, kind: InverterSettings, tick: Tick, *, download: bool) -> _Found:
-        attacked = _attacked(subject, setting, 0, plan.prompts)
-        up, down = known_pairs(attacked.victim, subject.texts.other, positions)
-        tick(0.1)
-        findings = [attacked.prompt_inverter(up, kind)]
-        tick(0.5 if download else 1.0)
-        if download:
-            findings.append(attacked.reply_inverter(down, kind))
-        return findings, []
-
+    attacked = _attacked(subject, setting, 0, plan.prompts)
+    up, down = known_pairs(attacked.victim, subject.texts.other, plan.known_positions[-1])
     linear = InverterSettings(steps=plan.inverter_steps)
-    for positions in plan.known_positions:
-        last = positions == plan.known_positions[-1]
-        yield Job(
-            f"learned inverter, linear, {positions} known positions",
-            6.0 if last else 3.0,
-            partial(run, positions, linear, download=last),
-        )
-    if plan.transformer and plan.known_positions:
-        transformer = replace(linear, kind="transformer")
-        yield Job(
-            "learned inverter, transformer",
-            12.0,
-            partial(run, plan.known_positions[-1], transformer, download=False),
-        )
+    tried = [(positions, linear) for positions in plan.known_positions]
+    if plan.transformer:
+        tried.append((plan.known_positions[-1], replace(linear, kind="transformer")))
+    findings = []
+    for number, (positions, kind) in enumerate(tried, 1):
+        findings.append(attacked.prompt_inverter(take_positions(up, positions), kind))
+        tick(number / (len(tried) + 1))
+    findings.append(attacked.reply_inverter(down, linear))
+    return findings, []
 
 
 def _defended(subject: Subject, setting: Setting, seed: int, tick: Tick) -> _Found:

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 
 from audit.attacks.search import SearchSettings, search
-from lambda_split.partition.whole import WholeModel
+from audit.whole_model import WholeModel
 
 __all__ = ["guess_from_length", "nearest_embedding", "public_tail", "replay"]
 

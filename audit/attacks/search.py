@@ -21,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from audit.whole_model import WholeModel
 from lambda_split.partition import GrowingKVCache, Masks
-from lambda_split.partition.whole import WholeModel
 
 __all__ = ["Likelihood", "SearchSettings", "search"]
 

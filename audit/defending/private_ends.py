@@ -21,7 +21,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from lambda_split.partition.whole import WholeModel, with_private_ends
+from audit.whole_model import WholeModel, with_private_ends
 from lambda_split.split import Split
 
 __all__ = ["PrivateEndsSettings", "end_parameters", "train_private_ends"]

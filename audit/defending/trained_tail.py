@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from audit.capture import Victim
 from audit.defending.noise import apply
-from lambda_split.partition.whole import WholeModel, with_private_ends
+from audit.whole_model import WholeModel, with_private_ends
 
 __all__ = ["TrainedTailSettings", "train_tail"]
 

@@ -25,6 +25,7 @@ import pathlib
 import sys
 from typing import TYPE_CHECKING
 
+from edge_runtime.commands.arguments import add_link_arguments
 from edge_runtime.endpoint import Endpoint
 from edge_runtime.generator import DEFAULT_MAX_POSITIONS, TextGenerator
 from edge_runtime.graphs import RuntimeSettings
@@ -106,19 +107,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="close a session that was not used for so long (default 300)",
     )
-    link = parser.add_argument_group("link")
-    link.add_argument(
-        "--codec",
-        default="fp16",
-        choices=("fp16", "bf16", "fp32"),
-        help="how hidden states cross the wire (default: fp16)",
-    )
-    link.add_argument("--token-file", metavar="FILE", help="file with the trunks' bearer token")
-    link.add_argument(
-        "--ca-file",
-        metavar="FILE",
-        help="trust the issuers in this file (PEM), too: for a server with a private certificate",
-    )
+    link = add_link_arguments(parser)
     link.add_argument(
         "--give-up-after",
         type=positive,

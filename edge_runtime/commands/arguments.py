@@ -10,17 +10,17 @@ from edge_runtime.graphs import RuntimeSettings
 from edge_runtime.sampling import SamplingSettings
 from lambda_split.arguments import non_negative, positive, read_token_file, split_pair
 
-__all__ = ["add_session_arguments", "open_generator", "sampling_settings"]
+__all__ = ["add_link_arguments", "add_session_arguments", "open_generator", "sampling_settings"]
 
 _SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed")
 
 
-def add_session_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare bundle, server and sampling arguments."""
-    parser.add_argument("--bundle", required=True, metavar="DIR", help="what 'export' wrote")
-    parser.add_argument(
-        "--url", required=True, help="the trunk service, ws://HOST:PORT or wss://HOST:PORT"
-    )
+def add_link_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Declare how hidden states cross, and what the trunk service is shown and trusted by.
+
+    Returns:
+        The group, for what else belongs to it.
+    """
     link = parser.add_argument_group("link")
     link.add_argument(
         "--codec",
@@ -34,6 +34,16 @@ def add_session_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="trust the issuers in this file (PEM), too: for a server with a private certificate",
     )
+    return link
+
+
+def add_session_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare bundle, server and sampling arguments."""
+    parser.add_argument("--bundle", required=True, metavar="DIR", help="what 'export' wrote")
+    parser.add_argument(
+        "--url", required=True, help="the trunk service, ws://HOST:PORT or wss://HOST:PORT"
+    )
+    add_link_arguments(parser)
     device = parser.add_argument_group("device")
     device.add_argument(
         "--split",

@@ -10,7 +10,6 @@ from audit.arguments import (
     TEXT_OPTIONS,
     defence,
     picture_plan,
-    split,
     text_plan,
 )
 from audit.command import add_arguments
@@ -19,6 +18,7 @@ from audit.picture_plan import PicturePlan
 from audit.pictures import WHOLE_FORMATS
 from audit.results_file import read_results
 from audit.text_plan import TextPlan, default_splits
+from lambda_split.arguments import split_pair
 from lambda_split.cli import main
 from lambda_split.split import Split
 from tests.tiny_models import save_tiny
@@ -137,8 +137,8 @@ def test_captions_that_cannot_be_used(tmp_path, capsys, content, complaint) -> N
     [
         (["--steps", "0"], "below 1"),
         (["--candidates", "x"], "not a whole number"),
-        (["--split", "1"], "not two whole numbers"),
-        (["--split=-1,1"], "not two whole numbers"),
+        (["--split", "1"], "not two numbers of layers"),
+        (["--split=-1,1"], "below 0"),
         (["--defence", "magic"], "unknown defence 'magic'"),
         (["--defence", "gaussian"], "needs a strength"),
         (["--defence", "permutation:2"], "has no strength"),
@@ -170,7 +170,7 @@ def test_a_place_that_is_a_file(tmp_path, capsys) -> None:
 
 
 def test_the_forms_of_arguments() -> None:
-    assert split("4,2") == Split(4, 2)
+    assert split_pair("4,2") == Split(4, 2)
     assert defence("d_chi:0.5") == Defence("d_chi", 0.5)
     assert defence("none") == Defence()
 

@@ -11,8 +11,8 @@ from audit.moving_attacks import attack_moving_split, draw
 from audit.results import SettingRecord
 from audit.text_attacks import AttackedSetting
 from audit.texts import open_reader
+from audit.whole_model import load_whole
 from lambda_split.partition import open_checkpoint
-from lambda_split.partition.whole import load_whole
 from lambda_split.split import Split
 from tests.tiny_models import save_tiny
 

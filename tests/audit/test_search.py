@@ -13,8 +13,8 @@ from audit.attacks.search import SearchSettings, search
 from audit.capture import Setting, Victim, capture
 from audit.defending.noise import Defence
 from audit.text_attacks import in_order, rounded
+from audit.whole_model import load_whole
 from lambda_split.partition import open_checkpoint
-from lambda_split.partition.whole import load_whole
 from lambda_split.split import Split
 from tests.tiny_models import LAYERS, save_tiny
 

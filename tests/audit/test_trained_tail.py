@@ -9,8 +9,8 @@ from audit.capture import Setting, Victim
 from audit.costs import perplexity, root_mean_square
 from audit.defending.noise import Defence
 from audit.defending.trained_tail import TrainedTailSettings, train_tail
+from audit.whole_model import load_whole
 from lambda_split.partition import open_checkpoint
-from lambda_split.partition.whole import load_whole
 from lambda_split.split import Split
 
 

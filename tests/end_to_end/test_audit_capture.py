@@ -13,9 +13,9 @@ from websockets.sync.server import serve as serve_websocket
 
 from audit.attacks.search import SearchSettings, search
 from audit.capture import Setting, Victim, capture
+from audit.whole_model import load_whole
 from edge_runtime import TextGenerator
 from lambda_split.partition import open_checkpoint
-from lambda_split.partition.whole import load_whole
 from lambda_split.split import Split
 from lambda_split.wire.codecs import decode
 from lambda_split.wire.frames import FrameKind, parse_frame

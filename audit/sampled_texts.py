@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from lambda_split.partition.whole import WholeModel
+from audit.whole_model import WholeModel
 
 __all__ = ["sampled_texts"]
 

@@ -1,4 +1,4 @@
-"""The whole model in one process, cut anywhere: for audits, and for training ends of its own."""
+"""The whole model in one process, cut anywhere: what an audit runs in place of device and cloud."""
 
 from __future__ import annotations
 
