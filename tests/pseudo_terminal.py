@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 __all__ = ["ALT_ENTER", "CTRL_C", "CTRL_D", "ENTER", "UP", "PseudoTerminal", "on_terminal"]
 
 _PATIENCE_S = 120.0
+_SECOND_PRESS_S = 10.0
 CTRL_C, CTRL_D, UP, ENTER, ALT_ENTER = "\x03", "\x04", "\x1b[A", "\r", "\x1b\r"
 
 
@@ -38,9 +39,28 @@ class PseudoTerminal:
 
     def expect(self, pattern: str) -> re.Match[str]:
         """Wait until something is shown that was not expected before."""
+        match = self._await(pattern, time.monotonic() + _PATIENCE_S)
+        assert match, f"{pattern!r} is not in {self.shown[self._seen :]!r}"
+        return match
+
+    def interrupt(self, pattern: str) -> None:
+        """Press Ctrl-C at a prompt, and wait until something is shown for it.
+
+        Python's line editor sleeps on over a signal that comes between its prompt and its sleep; a
+        second one wakes it, and counts as the same. A person would press again, too.
+        """
         deadline = time.monotonic() + _PATIENCE_S
-        while (match := re.compile(pattern, re.DOTALL).search(self.shown, self._seen)) is None:
-            assert self._read(deadline), f"{pattern!r} is not in {self.shown[self._seen :]!r}"
+        while time.monotonic() < deadline:
+            self.type(CTRL_C)
+            if self._await(pattern, time.monotonic() + _SECOND_PRESS_S):
+                return
+        raise AssertionError(f"{pattern!r} is not in {self.shown[self._seen :]!r}")
+
+    def _await(self, pattern: str, deadline: float) -> re.Match[str] | None:
+        compiled = re.compile(pattern, re.DOTALL)
+        while (match := compiled.search(self.shown, self._seen)) is None:
+            if not self._read(deadline):
+                return None
         self._seen = match.end()
         return match
 

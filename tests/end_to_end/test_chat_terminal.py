@@ -103,11 +103,11 @@ def test_several_lines_history_and_the_end(arguments, environment, tmp_path) -> 
         ask(terminal, f"/save {saved}")
         terminal.expect("saved as")
         # At an empty prompt twice; something typed in between is only forgotten.
-        for typed in ("", "typed", "", ""):
+        for typed, shown in (("", "once more"), ("typed", "\n"), ("", "once more"), ("", "\n")):
             terminal.expect(READY)
             terminal.type(typed)
             terminal.expect(typed)  # Ctrl-C drops what the program has not read yet
-            terminal.type(CTRL_C)
+            terminal.interrupt(shown)
         assert terminal.end() == 0
     said = [turn["content"] for turn in json.loads(saved.read_text())["messages"][::2]]
     assert said == ["one\ntwo", "three\nfour", "five\nsix", "seven\neight"]

@@ -13,7 +13,7 @@ import torch
 
 import lambda_split
 from edge_runtime import ImageGenerator
-from lambda_split.errors import ManifestInvalid, UsageError
+from lambda_split.errors import BundleKindWrong, UsageError
 from tests.cutting_proxy import cutting_proxy
 from tests.end_to_end.paintings import (
     RETRY,
@@ -168,7 +168,7 @@ def test_what_cannot_be_made_is_told(prepared, served, bundle) -> None:
         painter.stream("x")
     with pytest.raises(UsageError, match="unknown format"):
         ImageGenerator.open(whole.bundle, server.url, format="int9")
-    with pytest.raises(ManifestInvalid, match="generate"):
+    with pytest.raises(BundleKindWrong, match="generate"):
         ImageGenerator.open(bundle("llama").path, server.url)
 
 

@@ -18,7 +18,7 @@ from lambda_split.bundle import load_bundle
 from lambda_split.errors import (
     BundleFileAltered,
     CheckpointInvalid,
-    ManifestInvalid,
+    BundleKindWrong,
     OutputExists,
     UnsupportedFamily,
     UsageError,
@@ -168,7 +168,7 @@ def test_what_the_manifest_says(export_images, pipeline_folder) -> None:
 
 
 def test_text_users_are_told(export_images) -> None:
-    with pytest.raises(ManifestInvalid, match="lambda-split image"):
+    with pytest.raises(BundleKindWrong, match="lambda-split image"):
         load_bundle(export_images("sdxl", "int8").path)
 
 
