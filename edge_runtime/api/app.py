@@ -21,7 +21,6 @@ from edge_runtime.api.description import describe
 from edge_runtime.api.failures import Failure, failure_of
 from edge_runtime.api.guard import Access, HostGuard, KeyGuard
 from edge_runtime.api.pictures import plan_pictures
-from edge_runtime.api.pool import PoolLimits
 from edge_runtime.api.replies import (
     ErrorBody,
     ErrorReply,
@@ -37,7 +36,8 @@ from edge_runtime.api.responding import (
     read_object,
     while_connected,
 )
-from edge_runtime.api.served import PictureBundle, ServedModels, TextBundle
+from edge_runtime.sessions.pool import PoolLimits
+from edge_runtime.sessions.served import PictureBundle, ServedModels, TextBundle
 
 __all__ = ["make_app"]
 

@@ -26,9 +26,9 @@ from edge_runtime.api.replies import (
     Usage,
 )
 from edge_runtime.api.requests import CHAT_NEUTRAL, MESSAGE_NEUTRAL, ChatMessage, ChatRequest
-from edge_runtime.api.served import ServedModels, ServedText
 from edge_runtime.api.text_answer import TextAnswer
 from edge_runtime.chat import Message
+from edge_runtime.sessions.served import ServedModels, ServedText
 from lambda_split.errors import ParameterInvalid
 
 __all__ = ["ChatAnswer", "plan_chat"]

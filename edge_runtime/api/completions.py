@@ -17,9 +17,9 @@ from edge_runtime.api.parameters import parse_request
 from edge_runtime.api.planning import check_stream_options, text_plan
 from edge_runtime.api.replies import Completion, CompletionChoice, CompletionLogprobs, Usage
 from edge_runtime.api.requests import COMPLETION_NEUTRAL, CompletionRequest
-from edge_runtime.api.served import ServedModels, ServedText
 from edge_runtime.api.text_answer import TextAnswer
 from edge_runtime.prompt import Prompt
+from edge_runtime.sessions.served import ServedModels, ServedText
 from lambda_split.errors import ParameterInvalid
 
 __all__ = ["CompletionAnswer", "plan_completion"]

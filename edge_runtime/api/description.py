@@ -29,7 +29,7 @@ from edge_runtime.api.requests import (
     CompletionRequest,
     ImageRequest,
 )
-from edge_runtime.api.served import ServedModels, ServedPictures, ServedText
+from edge_runtime.sessions.served import ServedModels, ServedPictures, ServedText
 
 __all__ = ["describe"]
 

@@ -8,11 +8,11 @@ from collections.abc import AsyncGenerator, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from edge_runtime.api.pool import SessionPool
 from edge_runtime.api.replies import CachedTokens, Usage
 from edge_runtime.generator import TextGenerator
 from edge_runtime.logprobs import TokenLogprobs
 from edge_runtime.sampling import SamplingSettings
+from edge_runtime.sessions.pool import SessionPool
 from edge_runtime.stats import GenerationStats
 from edge_runtime.stream import TextStream
 

@@ -15,11 +15,11 @@ from edge_runtime.api.parameters import parse_request
 from edge_runtime.api.replies import ImageData, Images
 from edge_runtime.api.requests import IMAGE_NEUTRAL, ImageRequest
 from edge_runtime.api.responding import json_response, while_connected
-from edge_runtime.api.served import ServedModels, ServedPictures
 from edge_runtime.pictures.generator import ImageGenerator
 from edge_runtime.pictures.png import encode_png
 from edge_runtime.pictures.request import PictureSpec, check_spec
 from edge_runtime.pictures.stream import ImageResult
+from edge_runtime.sessions.served import ServedModels, ServedPictures
 from lambda_split.errors import ParameterInvalid, UsageError
 
 __all__ = ["PictureAnswer", "plan_pictures"]

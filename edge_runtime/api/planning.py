@@ -6,8 +6,8 @@ import dataclasses
 
 from edge_runtime.api.generating import TextPlan
 from edge_runtime.api.requests import ChatRequest, CompletionRequest
-from edge_runtime.api.served import ServedText
 from edge_runtime.sampling import SamplingSettings
+from edge_runtime.sessions.served import ServedText
 from lambda_split.errors import ParameterInvalid
 
 __all__ = ["check_stream_options", "text_plan"]

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from edge_runtime.api.generating import Delta, TextPlan, deltas_of, usage_of
 from edge_runtime.api.replies import Usage
 from edge_runtime.api.responding import EventStream, json_response, while_connected
-from edge_runtime.api.served import ServedText
+from edge_runtime.sessions.served import ServedText
 from edge_runtime.stats import GenerationStats
 
 __all__ = ["TextAnswer"]

@@ -38,7 +38,7 @@ from lambda_split.errors import UsageError
 from lambda_split.image_bundle import IMAGE_KIND, load_image_bundle
 
 if TYPE_CHECKING:
-    from edge_runtime.api.served import PictureBundle, TextBundle
+    from edge_runtime.sessions.served import PictureBundle, TextBundle
 
 __all__ = ["add_arguments", "run"]
 
@@ -145,8 +145,8 @@ def run(args: argparse.Namespace) -> int:
     # Here, so that --help needs no extra.
     from edge_runtime.api.app import make_app
     from edge_runtime.api.guard import Access
-    from edge_runtime.api.pool import PoolLimits
     from edge_runtime.api.serving import check_exposure, listen, serve_app
+    from edge_runtime.sessions.pool import PoolLimits
 
     if len(args.bundle) != len(args.url):
         raise UsageError("give an --url for each --bundle, in the same order")
@@ -165,7 +165,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _source(args: argparse.Namespace, folder: str, url: str) -> TextBundle | PictureBundle:
     """A bundle, and how sessions on its trunk are opened."""
-    from edge_runtime.api.served import PictureBundle, TextBundle
+    from edge_runtime.sessions.served import PictureBundle, TextBundle
 
     token = None if args.token_file is None else read_token_file(args.token_file)
     link = {

@@ -17,8 +17,8 @@ from export import ImageExportSettings, export_image_bundle
 from lambda_split.bundle import load_bundle
 from lambda_split.errors import (
     BundleFileAltered,
-    CheckpointInvalid,
     BundleKindWrong,
+    CheckpointInvalid,
     OutputExists,
     UnsupportedFamily,
     UsageError,

@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from edge_runtime.api.pool import PoolLimits, SessionPool
 from edge_runtime.generator import TextGenerator
 from edge_runtime.model import TextModel
 from edge_runtime.pictures.generator import ImageGenerator, default_max_pixels
 from edge_runtime.prompt import Prompt
 from edge_runtime.sampling import SamplingSettings
+from edge_runtime.sessions.pool import PoolLimits, SessionPool
 from edge_runtime.tokenizer import Tokenizer
 from lambda_split.errors import ModelUnknown, PromptTooLong, UsageError
 from lambda_split.image_bundle import ImageBundle

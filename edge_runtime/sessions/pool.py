@@ -10,8 +10,8 @@ from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from edge_runtime.api.session_thread import SessionThread
 from edge_runtime.closing import Closing
+from edge_runtime.sessions.session_thread import SessionThread
 from lambda_split.errors import Overloaded
 
 __all__ = ["PoolLimits", "SessionPool", "shared_prefix"]

@@ -8,8 +8,8 @@ import threading
 
 import pytest
 
-from edge_runtime.api.pool import PoolLimits, SessionPool, shared_prefix
 from edge_runtime.closing import Closing
+from edge_runtime.sessions.pool import PoolLimits, SessionPool, shared_prefix
 from lambda_split.errors import Overloaded, ServerUnreachable
 
 

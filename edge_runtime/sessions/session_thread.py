@@ -39,7 +39,7 @@ class SessionThread(Generic[Held]):
         self._open = open_generator
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         # A daemon: a program that ends does not wait for a trunk that is away.
-        self._thread = threading.Thread(target=self._run, name="api-session", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="session", daemon=True)
         self._thread.start()
 
     def start(self, job: Callable[[Held], Generator[Item | None]]) -> AsyncGenerator[Item, None]:
