@@ -314,6 +314,17 @@ class TextGenerator(Closing):
             position += len(wide)
         return np.concatenate(parts)
 
+    def wait_while(self, wanted: Callable[[], bool]) -> None:
+        """From now on wait for a trunk that is away only as long as somebody wants it.
+
+        For programs that run this in a thread, where Ctrl-C does not reach it.
+
+        Args:
+            wanted: Asked in that thread, some ten times a second; where it says no,
+                :class:`ConnectionLost` is raised, and the generator stays usable.
+        """
+        self._trunk.wait_while(wanted)
+
     def _check_open(self) -> None:
         if self._trunk.closed:
             raise UsageError("this TextGenerator is closed: open another one")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 
 from edge_runtime.retry import RetryPolicy
 from lambda_split.errors import CapacityRefused, ConnectionLost, LambdaSplitError, ServerError
 
 __all__ = ["Outage"]
+
+_LOOK_EVERY_S = 0.1
 
 _logger = logging.getLogger(__name__)
 
@@ -27,6 +30,15 @@ class Outage:
         self._spread = False  # whether others lost this server with us, who should not come at once
         self._attempt = 0
         self._deadline = 0.0
+        self._wanted: Callable[[], bool] | None = None
+
+    def wait_while(self, wanted: Callable[[], bool]) -> None:
+        """Give up also where nobody waits any more.
+
+        Args:
+            wanted: Says so; asked in the waiting thread, some ten times a second.
+        """
+        self._wanted = wanted
 
     def await_progress(self) -> None:
         """From now on something is waited for: the time to give up counts anew."""
@@ -38,7 +50,7 @@ class Outage:
         pause_s = self._policy.delay_s(
             self._attempt, wished_s=self._wished_pause_s, spread=self._spread
         )
-        time.sleep(max(0.0, min(pause_s, self._deadline - time.monotonic())))
+        self._sleep(max(0.0, min(pause_s, self._deadline - time.monotonic())))
         self._attempt += 1
 
     def met(self, error: LambdaSplitError) -> None:
@@ -54,11 +66,13 @@ class Outage:
         """Give up where it has lasted for too long.
 
         Raises:
-            ConnectionLost: it has.
+            ConnectionLost: it has, or nobody waits any more.
         """
         if time.monotonic() >= self._deadline:
             reason = f"{error}; gave up after {self._policy.give_up_after_s:g} s"
             raise ConnectionLost(reason) from error
+        if self._wanted is not None and not self._wanted():
+            raise ConnectionLost(f"{error}; nobody waits any more") from error
 
     def over(self) -> None:
         """There was a reply again."""
@@ -67,3 +81,11 @@ class Outage:
     def forget(self) -> None:
         """What was lost is not wanted any more: the next connection need not wait."""
         self._wished_pause_s, self._spread = 0.0, False
+
+    def _sleep(self, seconds: float) -> None:
+        if self._wanted is None:
+            time.sleep(seconds)
+            return
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0 and self._wanted():
+            time.sleep(min(left, _LOOK_EVERY_S))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import collections
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import msgspec
@@ -121,6 +121,10 @@ class ReplayingTrunk:
     def max_in_flight(self) -> int:
         """Chunks that may be in flight; 1 while there is no connection."""
         return self._connection.max_in_flight if self._connection is not None else 1
+
+    def wait_while(self, wanted: Callable[[], bool]) -> None:
+        """As :meth:`Outage.wait_while`."""
+        self._outage.wait_while(wanted)
 
     def truncate(self, length: int) -> None:
         """Forget the positions from ``length`` on; the next chunk's start tells the trunk.

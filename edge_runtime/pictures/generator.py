@@ -193,6 +193,17 @@ class ImageGenerator(Closing):
         """End the session for good."""
         self._denoiser.close()
 
+    def wait_while(self, wanted: Callable[[], bool]) -> None:
+        """From now on wait for a trunk that is away only as long as somebody wants it.
+
+        For programs that run this in a thread, where Ctrl-C does not reach it.
+
+        Args:
+            wanted: Asked in that thread, some ten times a second; where it says no,
+                :class:`ConnectionLost` is raised, and the generator stays usable.
+        """
+        self._denoiser.wait_while(wanted)
+
     @property
     def bundle(self) -> ImageBundle:
         """The bundle that is running."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
+from edge_runtime.closing import Closing
 from edge_runtime.pictures.decoder import Pixels, VaeDecoder
 from edge_runtime.pictures.request import PictureSpec
 from edge_runtime.pictures.runs import DenoisingStep, PictureOrder
@@ -95,8 +96,11 @@ class ImageResult:
     stats: ImageStats
 
 
-class ImageStream:
+class ImageStream(Closing):
     """Iterates over the steps of pictures; :attr:`result` is there at the end.
+
+    Closing it early, with :meth:`close` or by leaving a ``with`` block, ends the work on them; the
+    generator is ready for the next prompt.
 
     Args:
         steps: The trunk's steps; none is taken before the first is asked for.
@@ -111,7 +115,7 @@ class ImageStream:
 
     def __init__(
         self,
-        steps: Iterator[DenoisingStep],
+        steps: Generator[DenoisingStep],
         order: PictureOrder,
         decoder: VaeDecoder,
         *,
@@ -132,6 +136,7 @@ class ImageStream:
         self._total_s = encode_s
         self._preview_every = preview_every
         self._state: SolverState | None = None
+        self._taken = 0
         self._result: ImageResult | None = None
 
     def __iter__(self) -> Self:
@@ -151,10 +156,11 @@ class ImageStream:
             taken = next(self._steps)
             self._state = taken.after
             number, every = taken.number + 1, self._preview_every
+            self._taken = number
             preview = self._preview(taken) if every and number % every == 0 else None
             return ImageStep(number, self._order.trajectory.solver.steps, preview)
         except StopIteration:
-            if self._result is None and self._state is not None:
+            if self._result is None and self._state is not None and self._all_taken:
                 images = self._decode(self._state.sample)
                 self._total_s += time.perf_counter() - began
                 began = time.perf_counter()
@@ -162,6 +168,10 @@ class ImageStream:
             raise
         finally:
             self._total_s += time.perf_counter() - began
+
+    def close(self) -> None:
+        """Take no more steps; nothing happens where all were taken."""
+        self._steps.close()
 
     @property
     def result(self) -> ImageResult:
@@ -173,6 +183,10 @@ class ImageStream:
         if self._result is None:
             raise UsageError("the pictures are not finished: iterate to the end first")
         return self._result
+
+    @property
+    def _all_taken(self) -> bool:
+        return self._taken == self._order.trajectory.solver.steps
 
     def _preview(self, taken: DenoisingStep) -> Pixels:
         solver = self._order.trajectory.solver

@@ -9,7 +9,7 @@ picture.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 
 import msgspec
 
@@ -85,7 +85,11 @@ class ReplayingDenoiser:
         self._closed = True
         self._disconnect()
 
-    def run(self, order: PictureOrder) -> Iterator[DenoisingStep]:
+    def wait_while(self, wanted: Callable[[], bool]) -> None:
+        """As :meth:`Outage.wait_while`."""
+        self._outage.wait_while(wanted)
+
+    def run(self, order: PictureOrder) -> Generator[DenoisingStep]:
         """Take all steps of a picture.
 
         Yields:

@@ -125,6 +125,26 @@ def test_nothing_is_tried_where_nothing_may_be_waited_for(clock) -> None:
     assert clock.slept == []
 
 
+def test_nobody_is_waited_for_who_has_gone(clock) -> None:
+    outage = _outage()
+    outage.wait_while(lambda: clock.now < 1002.5)
+    outage.met(CapacityRefused("full", 9))
+    outage.pause()
+    assert sum(clock.slept) == pytest.approx(2.5, abs=0.2)  # of nine
+    with pytest.raises(ConnectionLost, match=r"gone.*nobody waits") as caught:
+        outage.give_up(LOST)
+    assert caught.value.__cause__ is LOST
+
+
+def test_who_is_still_there_is_waited_for_as_long_as_without_asking(clock) -> None:
+    outage = _outage()
+    outage.wait_while(lambda: True)
+    outage.met(CapacityRefused("full", 9))
+    outage.pause()
+    assert sum(clock.slept) == pytest.approx(9)
+    outage.give_up(LOST)
+
+
 def test_an_outage_is_told_once_and_the_next_one_again(clock, caplog) -> None:
     outage = _outage()
     with caplog.at_level(logging.WARNING):

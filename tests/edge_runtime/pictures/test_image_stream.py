@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import numpy as np
 import pytest
@@ -47,7 +47,7 @@ def _order(bundle, spec: PictureSpec, **changes) -> PictureOrder:
     return make_order(spec, "a red cat", "dog", exact=True, **settings, **changes)
 
 
-def _steps(order: PictureOrder, meter: Meter) -> Iterator[DenoisingStep]:
+def _steps(order: PictureOrder, meter: Meter) -> Generator[DenoisingStep]:
     """What the trunk would say: 10 bytes up, 20 down, 30 ms each, a third of them its own."""
     state = order.start or order.trajectory.start()
     for number in range(order.trajectory.solver.steps):
@@ -151,7 +151,7 @@ def test_the_summary_tells_of_reconnects_where_there_were_any() -> None:
 
 
 def test_what_was_lost_on_the_way_is_no_result(order, decoder) -> None:
-    def steps() -> Iterator[DenoisingStep]:
+    def steps() -> Generator[DenoisingStep]:
         yield next(_steps(order, Meter()))
         raise ConnectionLost("gone")
 
@@ -159,8 +159,26 @@ def test_what_was_lost_on_the_way_is_no_result(order, decoder) -> None:
     next(stream)
     with pytest.raises(ConnectionLost):
         next(stream)
+    assert next(stream, None) is None  # asked again
     with pytest.raises(UsageError, match="not finished"):
         _ = stream.result
+
+
+def test_a_closed_stream_takes_no_more_steps_and_has_no_result(order, decoder) -> None:
+    meter = Meter()
+    with _stream(order, decoder, meter=meter) as stream:
+        next(stream)
+    assert list(stream) == []
+    assert meter.bytes_up == 10
+    with pytest.raises(UsageError, match="not finished"):
+        _ = stream.result
+
+
+def test_closing_changes_nothing_after_the_end(order, decoder) -> None:
+    with _stream(order, decoder) as stream:
+        list(stream)
+    assert list(stream) == []
+    assert stream.result.seed == 5
 
 
 def test_a_decoder_that_fails_leaves_no_result(order, tmp_path) -> None:
