@@ -211,6 +211,7 @@ class TextGenerator(Closing):
                 most likely ones, at most 20; None computes none.
             on_prompt: Called while the prompt is run, with how many of its tokens are done and how
                 many there are, less those that were still held. Long prompts go in several pieces.
+                What it raises ends the stream between two of them, and is raised there.
 
         Returns:
             The stream; nothing is computed before its first piece is asked for. Its iteration

@@ -10,8 +10,11 @@ import socket
 import subprocess
 import sys
 import tempfile
+import urllib.request
 from collections.abc import Iterator
 from typing import IO
+
+from prometheus_client.parser import text_string_to_metric_families
 
 __all__ = ["TrunkServer", "free_port", "serving"]
 
@@ -74,6 +77,19 @@ class TrunkServer:
             return ""
         self._log.seek(0)
         return self._log.read()
+
+    def metric(self, name: str, **labels: str) -> float:
+        """A sample of its metrics; it must run with ``--metrics-port 0``."""
+        (port,) = re.findall(r"metrics on port (\d+)", self.log())
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:  # loopback
+            families = list(text_string_to_metric_families(answer.read().decode()))
+        (value,) = [
+            sample.value
+            for family in families
+            for sample in family.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        ]
+        return float(value)
 
     def close(self) -> None:
         if self._process is not None and self._process.poll() is None:

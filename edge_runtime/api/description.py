@@ -46,7 +46,7 @@ _ERRORS: Final = {
     429: "All sessions are in use: try again later",
     500: "The device failed",
     502: "The trunk does not serve this bundle, or not to this device",
-    503: "The trunk cannot be reached, or is full",
+    503: "The trunk cannot be reached, or is full and no session is open",
 }
 _NEUTRAL: Final[Mapping[str, Neutral]] = {
     "ChatRequest": CHAT_NEUTRAL,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import contextlib
 import dataclasses
 from collections.abc import AsyncGenerator, Generator, Iterable, Sequence
 from dataclasses import dataclass
@@ -13,12 +14,17 @@ from edge_runtime.generator import TextGenerator
 from edge_runtime.logprobs import TokenLogprobs
 from edge_runtime.sampling import SamplingSettings
 from edge_runtime.sessions.pool import SessionPool
+from edge_runtime.sessions.session_thread import Wanted
 from edge_runtime.stats import GenerationStats
 from edge_runtime.stream import TextStream
 
 __all__ = ["Delta", "SampledToken", "TextPlan", "deltas_of", "usage_of"]
 
 _SEEDS = 1 << 64
+
+
+class _Unwanted(Exception):
+    """Nobody waits for the texts any more."""
 
 
 @dataclass(frozen=True)
@@ -77,14 +83,20 @@ class Delta:
 def deltas_of(plan: TextPlan, pool: SessionPool[TextGenerator]) -> AsyncGenerator[Delta, None]:
     """Generate what a plan says on one of a pool's sessions.
 
-    Ending the iteration early ends the generation within a token.
+    Ending the iteration early ends the generation within a token, or a piece of its prompt.
 
     Raises:
         Overloaded: there is no session to be had.
         LambdaSplitError: as :meth:`TextGenerator.open`, :meth:`TextGenerator.stream` and its
             iteration.
     """
-    return pool.run(lambda generator: _deltas(plan, generator), plan.prompts[0])
+
+    def job(generator: TextGenerator, wanted: Wanted) -> Generator[Delta | None]:
+        # Its prompt may be long on its way: it ends between two pieces.
+        with contextlib.suppress(_Unwanted):
+            yield from _deltas(plan, generator, wanted)
+
+    return pool.run(job, plan.prompts[0])
 
 
 def usage_of(plan: TextPlan, stats: Sequence[GenerationStats]) -> Usage:
@@ -105,7 +117,11 @@ def usage_of(plan: TextPlan, stats: Sequence[GenerationStats]) -> Usage:
     )
 
 
-def _deltas(plan: TextPlan, generator: TextGenerator) -> Generator[Delta | None]:
+def _deltas(plan: TextPlan, generator: TextGenerator, wanted: Wanted) -> Generator[Delta | None]:
+    def stop_where_unwanted(_done: int, _of: int) -> None:
+        if not wanted():
+            raise _Unwanted
+
     for place, prompt in enumerate(plan.prompts):
         for choice in range(plan.choices):
             seed = plan.sampling.seed
@@ -118,6 +134,7 @@ def _deltas(plan: TextPlan, generator: TextGenerator) -> Generator[Delta | None]
                 sampling=sampling,
                 stop=plan.stop,
                 top_logprobs=plan.top_logprobs,
+                on_prompt=stop_where_unwanted,
             )
             with stream:
                 yield from _deltas_of_choice(place * plan.choices + choice, stream)

@@ -20,6 +20,7 @@ from edge_runtime.pictures.png import encode_png
 from edge_runtime.pictures.request import PictureSpec, check_spec
 from edge_runtime.pictures.stream import ImageResult
 from edge_runtime.sessions.served import ServedModels, ServedPictures
+from edge_runtime.sessions.session_thread import Wanted
 from lambda_split.errors import ParameterInvalid, UsageError
 
 __all__ = ["PictureAnswer", "plan_pictures"]
@@ -92,7 +93,7 @@ class PictureAnswer:
             images = [item async for item in items]
         return json_response(images[-1])
 
-    def _steps(self, generator: ImageGenerator) -> Generator[Images | None]:
+    def _steps(self, generator: ImageGenerator, _wanted: Wanted) -> Generator[Images | None]:
         stream = generator.stream(
             self._request.prompt,
             negative_prompt=self._request.negative_prompt or "",

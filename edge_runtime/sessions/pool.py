@@ -6,13 +6,13 @@ import asyncio
 import collections
 import contextlib
 import math
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from edge_runtime.closing import Closing
-from edge_runtime.sessions.session_thread import SessionThread
-from lambda_split.errors import Overloaded
+from edge_runtime.sessions.session_thread import Job, SessionThread
+from lambda_split.errors import CapacityRefused, Overloaded
 
 __all__ = ["PoolLimits", "SessionPool", "shared_prefix"]
 
@@ -20,6 +20,7 @@ Held = TypeVar("Held", bound=Closing)
 Item = TypeVar("Item")
 
 _RETRY_AFTER_S = 5
+_LEAST_PAUSE_S = 1  # between two questions whether the trunk is full still
 _GOODBYE_S = 2.0  # so that the trunk learns of the end
 
 
@@ -47,6 +48,9 @@ class SessionPool(Generic[Held]):
     sent. So a free session is taken where the new prompt and what it holds have much in common, at
     least half of the shorter of the two. Otherwise a new one is opened, and where there may be no
     more, the one that shares most is taken, of several the one that was not used for longest.
+
+    There may be no more for a while, too, where the trunk is full: requests then share the sessions
+    that there are, and are refused only where there is none.
     """
 
     def __init__(
@@ -68,7 +72,11 @@ class SessionPool(Generic[Held]):
         self._held = held
         self._free: list[SessionThread[Held]] = []  # the longest unused first
         self._busy: set[SessionThread[Held]] = set()
-        self._waiting: collections.deque[asyncio.Future[SessionThread[Held]]] = collections.deque()
+        # Each gets a session, or None: a place for another one, so that it should choose again.
+        self._waiting: collections.deque[asyncio.Future[SessionThread[Held] | None]] = (
+            collections.deque()
+        )
+        self._full_until = -math.inf  # the trunk, in the loop's time
         self._expiry: dict[SessionThread[Held], asyncio.TimerHandle] = {}
         self._closed = False
 
@@ -93,12 +101,12 @@ class SessionPool(Generic[Held]):
         return len(self._waiting)
 
     async def run(
-        self, job: Callable[[Held], Generator[Item | None]], token_ids: Sequence[int] = ()
+        self, job: Job[Held, Item], token_ids: Sequence[int] = ()
     ) -> AsyncGenerator[Item, None]:
         """Run a job on a session, and yield its items.
 
         The session is free again when the job is done, however long its items take to be taken. A
-        job that nobody wants any more ends by itself, between two items: it is not waited for here.
+        job that nobody wants any more ends by itself: it is not waited for here.
 
         Args:
             job: What :meth:`SessionThread.start` starts.
@@ -106,11 +114,10 @@ class SessionPool(Generic[Held]):
 
         Raises:
             Overloaded: all are busy, and too many wait or it took too long.
+            CapacityRefused: there is none, and the trunk is full.
             LambdaSplitError: the job's own, and those of opening a session.
         """
-        session = self._choose(token_ids)
-        if session is None:
-            session = await self._wait()
+        session = await self._session(token_ids)
         items = session.start(job)
         session.job.add_done_callback(lambda _: self._give_back(session))
         async with contextlib.aclosing(items):
@@ -128,6 +135,27 @@ class SessionPool(Generic[Held]):
         for session in idle:
             await asyncio.to_thread(session.join, _GOODBYE_S)
 
+    async def _session(self, token_ids: Sequence[int]) -> SessionThread[Held]:
+        """An open session that belongs to nobody else."""
+        its_turn = False
+        deadline = asyncio.get_running_loop().time() + self._limits.wait_s
+        while True:
+            session = self._choose(token_ids) if its_turn or not self._waiting else None
+            if session is None:
+                session = await self._wait(deadline, first=its_turn)
+            its_turn = True
+            if session is None:
+                continue
+            if session.generator is not None:
+                return session
+            try:
+                await self._open_session(session)
+            except CapacityRefused:
+                if not self.open:
+                    raise
+            else:
+                return session
+
     def _choose(self, token_ids: Sequence[int]) -> SessionThread[Held] | None:
         best, most, fits = None, -1, False
         for session in self._free:
@@ -136,28 +164,70 @@ class SessionPool(Generic[Held]):
             if shared > most:
                 best, most = session, shared
                 fits = 2 * shared >= min(len(held), len(token_ids))
-        if best is not None and (fits or self.open >= self._limits.sessions):
+        if best is not None and (fits or not self._has_room()):
             self._free.remove(best)
             self._expiry.pop(best).cancel()
-        elif self.open < self._limits.sessions:
+        elif self._has_room():
             best = SessionThread(self._open)
         if best is not None:
             self._busy.add(best)
         return best
 
-    async def _wait(self) -> SessionThread[Held]:
-        if len(self._waiting) >= self._limits.waiting:
-            raise Overloaded(f"{len(self._waiting)} requests wait already", _RETRY_AFTER_S)
-        turn: asyncio.Future[SessionThread[Held]] = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
+    def _has_room(self) -> bool:
+        """Whether another session may be opened."""
+        if not self.open:
+            return True  # whether the trunk is full still, only it can say
+        full = asyncio.get_running_loop().time() < self._full_until
+        return self.open < self._limits.sessions and not full
+
+    async def _open_session(self, session: SessionThread[Held]) -> None:
+        opening = session.open()
         try:
-            async with asyncio.timeout(self._limits.wait_s):
+            await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            # It cannot be interrupted, and will do for another request.
+            opening.add_done_callback(lambda _: self._give_back(session))
+            raise
+        except Exception as error:
+            if isinstance(error, CapacityRefused):
+                self._note_full(error.retry_after_s)
+            self._give_back(session)
+            raise
+        self._wake()  # there may be room for yet another
+
+    def _note_full(self, retry_after_s: int) -> None:
+        loop = asyncio.get_running_loop()
+        seconds = max(retry_after_s, _LEAST_PAUSE_S)
+        self._full_until = loop.time() + seconds
+        loop.call_later(seconds, self._wake)
+
+    async def _wait(self, deadline: float, *, first: bool) -> SessionThread[Held] | None:
+        """Wait for a session that is open, or None for a place for another one.
+
+        Args:
+            deadline: How long, in the loop's time.
+            first: Before all others, because it was its turn already.
+        """
+        if len(self._waiting) >= self._limits.waiting and not first:
+            raise Overloaded(f"{len(self._waiting)} requests wait already", _RETRY_AFTER_S)
+        turn: asyncio.Future[SessionThread[Held] | None]
+        turn = asyncio.get_running_loop().create_future()
+        if first:
+            self._waiting.appendleft(turn)
+        else:
+            self._waiting.append(turn)
+        try:
+            async with asyncio.timeout_at(deadline):
                 return await turn
         except BaseException as error:
             if turn in self._waiting:
                 self._waiting.remove(turn)
             if turn.done() and not turn.cancelled():  # it was this one's turn at that moment
-                self._give_back(turn.result())
+                session = turn.result()
+                if session is None:
+                    self._wake()
+                else:
+                    self._give_back(session)
             if isinstance(error, TimeoutError):
                 waited = math.ceil(self._limits.wait_s)
                 raise Overloaded(f"none became free in {waited} s", _RETRY_AFTER_S) from error
@@ -166,18 +236,31 @@ class SessionPool(Generic[Held]):
     def _give_back(self, session: SessionThread[Held]) -> None:
         if self._closed:
             return
+        if session.generator is None:  # it could not be opened
+            self._busy.discard(session)
+            session.close()
+            self._wake()
+            return
+        if self._call_next(session):
+            return
+        self._busy.discard(session)
+        self._free.append(session)
+        loop = asyncio.get_running_loop()
+        self._expiry[session] = loop.call_later(self._limits.idle_s, self._expire, session)
+
+    def _wake(self) -> None:
+        """Who waits longest chooses again, where another session may be opened."""
+        if not self._closed and self._has_room():
+            self._call_next(None)
+
+    def _call_next(self, session: SessionThread[Held] | None) -> bool:
+        """Give something to who waits longest; False where nobody does."""
         while self._waiting:
             turn = self._waiting.popleft()
             if not turn.done():
                 turn.set_result(session)
-                return
-        self._busy.discard(session)
-        if session.generator is None:  # it could not be opened
-            session.close()
-            return
-        self._free.append(session)
-        loop = asyncio.get_running_loop()
-        self._expiry[session] = loop.call_later(self._limits.idle_s, self._expire, session)
+                return True
+        return False
 
     def _expire(self, session: SessionThread[Held]) -> None:
         self._free.remove(session)

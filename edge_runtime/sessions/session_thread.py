@@ -1,8 +1,9 @@
 """A thread with a generator of its own, for a server that must not wait.
 
-Generators are synchronous and each belongs to one thread. Here is that thread: the event loop gives
-it one job at a time and takes what the job yields. A job that nobody wants any more ends between
-two items; the generator is ready again when :attr:`SessionThread.job` is done.
+Generators are synchronous and each belongs to one thread. Here is that thread: the event loop lets
+it open the generator, then gives it one job at a time and takes what the job yields. A job that
+nobody wants any more ends between two items, or where it asks; the generator is ready again when
+:attr:`SessionThread.job` is done.
 """
 
 from __future__ import annotations
@@ -16,19 +17,24 @@ from typing import Generic, TypeVar
 
 from edge_runtime.closing import Closing
 
-__all__ = ["SessionThread"]
+__all__ = ["Job", "SessionThread", "Wanted"]
 
 Held = TypeVar("Held", bound=Closing)
 Item = TypeVar("Item")
 
+# Whether somebody waits for a job's items; for jobs that take long between two of them.
+Wanted = Callable[[], bool]
+# A generator of items, where None means "nothing new".
+Job = Callable[[Held, Wanted], Generator[Item | None]]
+
 
 class SessionThread(Generic[Held]):
-    """Opens a generator when the first job comes, and runs jobs on it.
+    """Opens a generator, and runs jobs on it.
 
     Not for several tasks at once: one job at a time.
 
     Attributes:
-        generator: The open generator; None before the first job, and where opening failed.
+        generator: The open generator; None before :meth:`open`, and where that failed.
         job: Done when the thread has nothing to do.
     """
 
@@ -39,18 +45,50 @@ class SessionThread(Generic[Held]):
         self._open = open_generator
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         # A daemon: a program that ends does not wait for a trunk that is away.
-        self._thread = threading.Thread(target=self._run, name="session", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="api-session", daemon=True)
         self._thread.start()
 
-    def start(self, job: Callable[[Held], Generator[Item | None]]) -> AsyncGenerator[Item, None]:
-        """Start a job; its items are yielded as they come, and None of them means "nothing new".
+    def open(self) -> asyncio.Future[Held]:
+        """Open the generator; the future has it, or the error of opening it."""
+        loop = asyncio.get_running_loop()
+        opened: asyncio.Future[Held] = loop.create_future()
+
+        def settle(generator: Held | None, error: BaseException | None) -> None:
+            if opened.cancelled():
+                return
+            if generator is not None:
+                opened.set_result(generator)
+            elif error is not None:
+                opened.set_exception(error)
+
+        def work() -> None:
+            error = None
+            try:
+                self.generator = self._open()
+            except BaseException as failure:  # noqa: BLE001  # raised again where it is waited for
+                error = failure
+            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+                loop.call_soon_threadsafe(settle, self.generator, error)
+
+        self._work.put(work)
+        return opened
+
+    def start(self, job: Job[Held, Item]) -> AsyncGenerator[Item, None]:
+        """Start a job; its items are yielded as they come.
 
         The job does not wait for who takes them. Leaving the iteration early, once it has begun,
-        ends the job between two items. Its errors are raised by the iteration.
+        ends the job between two items, and tells it that it is not wanted. Its errors are raised by
+        the iteration.
 
         Args:
             job: Called in the thread; a generator, which is closed where it does not end by itself.
+
+        Raises:
+            RuntimeError: the generator is not open.
         """
+        if self.generator is None:
+            raise RuntimeError("open it before jobs are run on it")
+        generator = self.generator
         loop = asyncio.get_running_loop()
         arrived: asyncio.Queue[Item | BaseException | None] = asyncio.Queue()
         unwanted = threading.Event()
@@ -64,7 +102,7 @@ class SessionThread(Generic[Held]):
         def work() -> None:
             end = None
             try:
-                with contextlib.closing(self._running(job)) as items:
+                with contextlib.closing(job(generator, lambda: not unwanted.is_set())) as items:
                     for item in items:
                         if unwanted.is_set():
                             break
@@ -88,12 +126,6 @@ class SessionThread(Generic[Held]):
 
         self._work.put(work)
         return arriving()
-
-    def _running(self, job: Callable[[Held], Generator[Item | None]]) -> Generator[Item | None]:
-        if self.generator is None:
-            self.generator = self._open()
-        yield None  # opening may have taken long: is it still wanted?
-        yield from job(self.generator)
 
     def close(self) -> None:
         """End the generator's session, and the thread, once the running job is over."""

@@ -6,7 +6,7 @@ import pytest
 
 from export import ExportSettings, QuietProgress, export_bundle
 from lambda_split.bundle import load_bundle
-from tests.edge_runtime.api.servers import running_api
+from tests.edge_runtime.api.servers import await_sessions, running_api
 from tests.servers import serving
 
 
@@ -21,6 +21,22 @@ def demo_bundle(tmp_path_factory):
 def trunk():
     with serving("demo", "--dtype", "float32", "--metrics-port", "0") as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def narrow_trunk():
+    """One with two places, for tests that need to know of all its sessions."""
+    limits = ("--max-sessions", "2", "--metrics-port", "0")
+    with serving("demo", "--dtype", "float32", *limits) as server:
+        yield server
+
+
+@pytest.fixture
+def idle_trunk(narrow_trunk):
+    """That one without a session."""
+    await_sessions(narrow_trunk, 0)
+    yield narrow_trunk
+    await_sessions(narrow_trunk, 0)
 
 
 @pytest.fixture(scope="session")

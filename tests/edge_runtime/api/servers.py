@@ -14,7 +14,9 @@ from collections.abc import Iterator
 import httpx
 import openai
 
-__all__ = ["ApiServer", "running_api"]
+from tests.servers import TrunkServer
+
+__all__ = ["ApiServer", "await_sessions", "running_api"]
 
 
 class ApiServer:
@@ -65,6 +67,14 @@ class ApiServer:
             self._process.wait()
         self._process.stdout.close()
         self._log.close()
+
+
+def await_sessions(trunk: TrunkServer, number: int) -> None:
+    """Wait until a trunk has so many sessions; it must run with ``--metrics-port 0``."""
+    deadline = time.monotonic() + 60
+    while (found := trunk.metric("lambda_split_sessions_open")) != number:
+        assert time.monotonic() < deadline, f"{found} sessions"
+        time.sleep(0.05)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import pytest
 
 from edge_runtime.closing import Closing
 from edge_runtime.sessions.pool import PoolLimits, SessionPool, shared_prefix
-from lambda_split.errors import Overloaded, ServerUnreachable
+from lambda_split.errors import CapacityRefused, Overloaded, ServerUnreachable
 
 
 class Conversation(Closing):
@@ -44,7 +44,7 @@ async def ask(pool, tokens, **settings) -> tuple[Conversation, list[int]]:
     """What a session counts, and which one it was."""
     met = []
 
-    def job(one):
+    def job(one, _wanted):
         met.append(one)
         yield from one.count(tokens, **settings)
 
@@ -156,7 +156,7 @@ def test_a_job_that_nobody_wants_ends_and_only_then_is_the_session_free() -> Non
         pool = make_pool(opened, sessions=1)
         gate = threading.Event()
         gate.set()
-        endless = pool.run(lambda one: one.count([1], limit=10**9, gate=gate))
+        endless = pool.run(lambda one, _: one.count([1], limit=10**9, gate=gate))
         async with contextlib.aclosing(endless):
             assert await anext(endless) == 0
             gate.clear()
@@ -173,7 +173,7 @@ def test_who_does_not_take_its_items_holds_no_session() -> None:
     async def scenario():
         opened: list[Conversation] = []
         pool = make_pool(opened, sessions=1)
-        slow = pool.run(lambda one: one.count([1], limit=100))
+        slow = pool.run(lambda one, _: one.count([1], limit=100))
         async with contextlib.aclosing(slow):
             assert await anext(slow) == 0
             await until_free(pool)
@@ -209,6 +209,117 @@ def test_a_session_that_cannot_be_opened_takes_no_place() -> None:
                 await ask(pool, [1])
             await asyncio.sleep(0)
             assert pool.open == 0
+        await pool.close()
+
+    run(scenario)
+
+
+class Trunk:
+    """Opens sessions while it has places, one at a time."""
+
+    def __init__(self, places: int) -> None:
+        self.places = places
+        self.asked = 0
+        self.opened: list[Conversation] = []
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def open(self) -> Conversation:
+        self.gate.wait(30)
+        self.asked += 1
+        if len(self.opened) >= self.places:
+            raise CapacityRefused("sessions", 1)
+        return Conversation(self.opened)
+
+    def pool(self, **limits) -> SessionPool[Conversation]:
+        settings = PoolLimits(**{"sessions": 4, "waiting": 4, "wait_s": 30, **limits})
+        return SessionPool(self.open, settings, held=lambda one: one.held)
+
+
+def test_a_full_trunk_s_sessions_are_shared_and_it_is_asked_again_in_time() -> None:
+    async def scenario():
+        trunk = Trunk(places=1)
+        pool = trunk.pool()
+        gate = threading.Event()
+        working = asyncio.create_task(ask(pool, [1], gate=gate))
+        await asyncio.sleep(0.05)
+        waiting = [asyncio.create_task(ask(pool, [number])) for number in (2, 3)]
+        await asyncio.sleep(0.2)
+        assert (trunk.asked, pool.open, pool.busy, pool.waiting) == (3, 1, 1, 2)
+        gate.set()
+        for found, counted in await asyncio.gather(working, *waiting):
+            assert (found, counted) == (trunk.opened[0], [0, 1, 2])
+        assert trunk.asked == 3
+        trunk.places = 2
+        gate.clear()
+        working = asyncio.create_task(ask(pool, [1], gate=gate))
+        await asyncio.sleep(0)
+        found, _ = await ask(pool, [9])  # when it is time to ask again
+        assert found is trunk.opened[1]
+        gate.set()
+        await working
+        await pool.close()
+
+    run(scenario)
+
+
+def test_where_there_is_no_session_each_is_told_that_the_trunk_is_full() -> None:
+    async def scenario():
+        trunk = Trunk(places=0)
+        trunk.gate.clear()
+        pool = trunk.pool(sessions=1)
+        asking = [asyncio.create_task(ask(pool, [number])) for number in range(3)]
+        await asyncio.sleep(0.05)
+        assert (pool.busy, pool.waiting) == (1, 2)
+        trunk.gate.set()
+        for task in asking:
+            with pytest.raises(CapacityRefused):
+                await task
+        assert (pool.open, pool.waiting) == (0, 0)
+        await pool.close()
+
+    run(scenario)
+
+
+def test_a_session_that_opens_too_late_for_one_request_does_for_another() -> None:
+    async def scenario():
+        trunk = Trunk(places=1)
+        trunk.gate.clear()
+        pool = trunk.pool(sessions=1)
+        impatient = asyncio.create_task(ask(pool, [1]))
+        await asyncio.sleep(0.05)
+        other = asyncio.create_task(ask(pool, [2]))
+        await asyncio.sleep(0)
+        impatient.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await impatient
+        assert (pool.busy, pool.waiting) == (1, 1)  # it is still being opened
+        trunk.gate.set()
+        found, _ = await other
+        assert [found] == trunk.opened
+        await pool.close()
+
+    run(scenario)
+
+
+def test_a_job_that_takes_long_between_two_items_can_ask_whether_it_is_wanted() -> None:
+    async def scenario():
+        told: list[bool] = []
+        left = threading.Event()
+
+        def job(_one, wanted):
+            told.append(wanted())
+            yield 1
+            left.wait(30)
+            told.append(wanted())
+
+        opened: list[Conversation] = []
+        pool = make_pool(opened, sessions=1)
+        async with contextlib.aclosing(pool.run(job)) as items:
+            assert await anext(items) == 1
+        left.set()
+        await until_free(pool)
+        assert told == [True, False]
         await pool.close()
 
     run(scenario)
