@@ -173,6 +173,22 @@ class TextGenerator(Closing):
         """What head, trunk and tail hold: a prompt that begins so sends only the rest."""
         return self._context.token_ids
 
+    def sent_states(self, last: int | None = None) -> npt.NDArray[np.float32]:
+        """The hidden states that the trunk was sent for what is held, as it reads them.
+
+        Args:
+            last: Of the last so many positions only; of all where None.
+
+        Returns:
+            float32 (positions, hidden size), decoded from what went over the wire.
+
+        Raises:
+            UsageError: a negative number.
+        """
+        if last is not None and last < 0:
+            raise UsageError("last must be 0 or more")
+        return self._trunk.sent_states(last)
+
     def tokenize(self, prompt: Prompt) -> list[int]:
         """The tokens of a prompt.
 

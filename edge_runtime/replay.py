@@ -126,6 +126,14 @@ class ReplayingTrunk:
         """As :meth:`Outage.wait_while`."""
         self._outage.wait_while(wanted)
 
+    def sent_states(self, last: int | None) -> Hidden:
+        """What was sent of the last positions, or of all, decoded: float32 (positions, width)."""
+        count = self._sent.length if last is None else min(last, self._sent.length)
+        if not count:
+            return np.zeros((0, self._width), np.float32)
+        encoded = self._sent.read(self._sent.length - count, count)
+        return decode(encoded.payload, self._codec, count, self._width, scaled=encoded.scaled)
+
     def truncate(self, length: int) -> None:
         """Forget the positions from ``length`` on; the next chunk's start tells the trunk.
 

@@ -136,6 +136,17 @@ class TextStream(Closing):
         """Of each one, where they were asked for."""
         return self._logprobs
 
+    @property
+    def stats(self) -> GenerationStats:
+        """What it has cost so far."""
+        return replace(
+            self._cost,
+            prompt_tokens=len(self._prompt_token_ids),
+            completion_tokens=len(self._sampled),
+            ttft_s=self._ttft_s,
+            total_s=self._stopwatch.seconds,
+        )
+
     def close(self) -> None:
         """End the generation; what was said so far is the result.
 
@@ -154,13 +165,6 @@ class TextStream(Closing):
         """
         if self._finish_reason is None:
             raise UsageError("the stream has not ended: iterate over it, or close it")
-        stats = replace(
-            self._cost,
-            prompt_tokens=len(self._prompt_token_ids),
-            completion_tokens=len(self._sampled),
-            ttft_s=self._ttft_s,
-            total_s=self._stopwatch.seconds,
-        )
         prompt_stats = replace(
             self._prompt_cost,
             prompt_tokens=len(self._prompt_token_ids),
@@ -173,7 +177,7 @@ class TextStream(Closing):
             token_ids=tuple(self._sampled),
             prompt_token_ids=self._prompt_token_ids,
             finish_reason=self._finish_reason,
-            stats=stats,
+            stats=self.stats,
             prompt_stats=prompt_stats,
             token_offsets=tuple(self._offsets),
             logprobs=None if self._logprobs is None else tuple(self._logprobs),

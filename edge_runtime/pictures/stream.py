@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -68,12 +68,14 @@ class ImageStep:
     Attributes:
         number: 1 for the first.
         steps: How many there are.
+        noise: float32 (images, C, h, w), what the denoiser predicts, after guidance.
         preview: uint8 (images, height, width, 3), the pictures as far as this step can tell; None
             where none was asked for.
     """
 
     number: int
     steps: int
+    noise: Latents
     preview: Pixels | None = None
 
 
@@ -158,7 +160,7 @@ class ImageStream(Closing):
             number, every = taken.number + 1, self._preview_every
             self._taken = number
             preview = self._preview(taken) if every and number % every == 0 else None
-            return ImageStep(number, self._order.trajectory.solver.steps, preview)
+            return ImageStep(number, self._order.trajectory.solver.steps, taken.noise, preview)
         except StopIteration:
             if self._result is None and self._state is not None and self._all_taken:
                 images = self._decode(self._state.sample)
@@ -198,9 +200,20 @@ class ImageStream(Closing):
         self._decode_s += time.perf_counter() - began
         return pixels
 
-    def _finish(self, images: Pixels, latents: Latents) -> ImageResult:
+    @property
+    def conditioning(self) -> Sequence[npt.NDArray[np.float32]]:
+        """What the trunk is told of the prompt: context, then the pooled output, if there is one.
+
+        float32 (rows, tokens, width) and (rows, width): a row for the prompt, and one for the
+        negative prompt where it is sent.
+        """
+        return self._order.conditioning
+
+    @property
+    def stats(self) -> ImageStats:
+        """What it has cost so far."""
         spent = self._meter.since(self._before)
-        stats = ImageStats(
+        return ImageStats(
             total_s=self._total_s,
             encode_s=self._encode_s,
             link_s=spent.link_s,
@@ -211,5 +224,7 @@ class ImageStream(Closing):
             bytes_down=spent.bytes_down,
             reconnects=spent.reconnects,
         )
+
+    def _finish(self, images: Pixels, latents: Latents) -> ImageResult:
         seed = self._order.trajectory.denoising.seed
-        return ImageResult(images, latents, seed, self._spec, stats)
+        return ImageResult(images, latents, seed, self._spec, self.stats)

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from edge_runtime.chat import Message
+from edge_runtime.conversation import Conversation
 from edge_runtime.generator import TextGenerator
 from edge_runtime.sampling import SamplingSettings
 from edge_runtime.stream import GenerationResult
 from edge_runtime.terminal.colours import palette_for
-from edge_runtime.terminal.conversation import Conversation
 from edge_runtime.terminal.entry import Entry, EntryAssembler
 from edge_runtime.terminal.history import ChatHistory
 from edge_runtime.terminal.interrupts import Interrupts

@@ -9,7 +9,7 @@ import pathlib
 
 import msgspec
 
-from edge_runtime.terminal.conversation import Conversation
+from edge_runtime.conversation import Conversation
 from lambda_split.errors import OutputNotWritable, UsageError
 
 __all__ = ["as_json", "as_markdown", "default_name", "save_transcript"]

@@ -9,7 +9,14 @@ import msgspec
 import numpy as np
 import pytest
 
-from edge_runtime import Message, RetryPolicy, RuntimeSettings, SamplingSettings, TextGenerator
+from edge_runtime import (
+    Message,
+    RetryPolicy,
+    RuntimeSettings,
+    SamplingSettings,
+    TextGenerator,
+    TextModel,
+)
 from lambda_split.bundle import TextSettings, describe_files, load_bundle, write_manifest
 from lambda_split.errors import (
     ChatTemplateInvalid,
@@ -112,6 +119,34 @@ def test_the_first_token_has_a_cost_of_its_own(generator) -> None:
     assert 0 < first.ttft_s == first.total_s < result.stats.total_s
     once = generator.generate(PROMPT, max_new_tokens=1)
     assert once.prompt_stats.round_trips == once.stats.round_trips == 1
+
+
+def test_what_was_sent_can_be_looked_at(generator) -> None:
+    assert generator.sent_states().shape == (0, generator.bundle.manifest.geometry.hidden_size)
+    ids = [*PROMPT, *generator.generate(PROMPT, max_new_tokens=3).token_ids]
+    ids = ids[: len(generator.held_token_ids)]
+    head, _ = TextModel.load(generator.bundle).graphs(generator.split)
+    expected = head.run(np.array(ids), 0, head.new_cache(len(ids)))
+    np.testing.assert_allclose(generator.sent_states(), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(generator.sent_states(2), generator.sent_states()[-2:])
+    assert len(generator.sent_states(999)) == len(ids)
+    generator.forget()
+    assert not len(generator.sent_states())
+    with pytest.raises(UsageError, match="last"):
+        generator.sent_states(-1)
+
+
+def test_a_running_stream_tells_its_cost_so_far(generator) -> None:
+    stream = generator.stream(PROMPT, max_new_tokens=5)
+    assert stream.stats.completion_tokens == stream.stats.bytes_up == 0
+    next(stream)
+    early = stream.stats
+    assert (early.prompt_tokens, early.round_trips) == (len(PROMPT), 1)
+    assert 0 < early.ttft_s <= early.total_s
+    for _ in stream:
+        pass
+    assert stream.stats == stream.result.stats
+    assert stream.stats.bytes_up > early.bytes_up
 
 
 def test_what_is_forgotten_is_sent_again(generator) -> None:

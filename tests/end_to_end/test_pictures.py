@@ -148,6 +148,27 @@ def test_two_users_at_once_get_what_each_gets_alone(prepared, served) -> None:
     two_users_get_what_each_gets_alone(whole, server.url, steps=12)
 
 
+def test_steps_show_noise_and_cost_and_what_is_told_of_the_prompt(prepared, served) -> None:
+    whole, server = prepared("sdxl"), served("sdxl")
+    with ImageGenerator.open(whole.bundle, server.url, format="fp32") as painter:
+        stream = painter.stream("a red cat", spec=spec_of(steps=3, seed=1), preview_every=2)
+        steps, bytes_down = [], []
+        for step in stream:
+            steps.append(step)
+            bytes_down.append(stream.stats.bytes_down)
+    latents = stream.result.latents
+    assert [step.number for step in steps] == [1, 2, 3]
+    assert [step.preview is None for step in steps] == [True, False, True]
+    assert all(step.noise.shape == latents.shape for step in steps)
+    assert len({step.noise.tobytes() for step in steps}) == 3
+    assert 0 < bytes_down[0] < bytes_down[-1] <= stream.stats.bytes_down
+    assert stream.result.stats.bytes_down == stream.stats.bytes_down
+    context, pooled = stream.conditioning
+    assert context.ndim == 3
+    assert len(context) == len(pooled) == 1  # an empty negative prompt is zeros to this model
+    assert pooled.ndim == 2
+
+
 def test_what_cannot_be_made_is_told(prepared, served, bundle) -> None:
     whole, server = prepared("sdxl"), served("sdxl")
     with ImageGenerator.open(whole.bundle, server.url) as painter:

@@ -11,7 +11,7 @@ import stat
 import pytest
 
 from edge_runtime import GenerationResult, GenerationStats, Message
-from edge_runtime.terminal.conversation import Conversation
+from edge_runtime.conversation import Conversation
 from edge_runtime.terminal.transcript import default_name, save_transcript
 from lambda_split.errors import OutputNotWritable, UsageError
 
