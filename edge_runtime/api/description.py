@@ -46,7 +46,7 @@ _ERRORS: Final = {
     429: "All sessions are in use: try again later",
     500: "The device failed",
     502: "The trunk does not serve this bundle, or not to this device",
-    503: "The trunk cannot be reached, or is full and no session is open",
+    503: "No session on the trunk can be had, or too many connections are open",
 }
 _NEUTRAL: Final[Mapping[str, Neutral]] = {
     "ChatRequest": CHAT_NEUTRAL,
@@ -79,18 +79,18 @@ def describe(models: ServedModels) -> Json:
         },
         "security": [{}, {"key": []}],
         "paths": {
-            "/health": {"get": _get("How busy the server is", Health, 403)},
+            "/health": {"get": _get("How busy the server is", Health, 403, 503)},
             "/openapi.json": {
                 "get": {
                     "summary": "This description",
                     "security": [{}],
-                    "responses": {"200": _json("It", {"type": "object"}), **_errors(403)},
+                    "responses": {"200": _json("It", {"type": "object"}), **_errors(403, 503)},
                 }
             },
-            "/v1/models": {"get": _get("The models that are served", ModelList, 401, 403)},
+            "/v1/models": {"get": _get("The models that are served", ModelList, 401, 403, 503)},
             "/v1/models/{model}": {
                 "get": {
-                    **_get("One of them", ModelCard, 401, 403, 404),
+                    **_get("One of them", ModelCard, 401, 403, 404, 503),
                     "parameters": [
                         {
                             "name": "model",

@@ -21,6 +21,7 @@ from lambda_split.errors import (
     RemoteError,
     ServerError,
     TlsError,
+    TooManyConnections,
     UsageError,
     WireError,
 )
@@ -63,7 +64,9 @@ def failure_of(error: Exception, parameter: str | None = None) -> Failure:
         parameter: The one that holds the prompt, where a usage error can be about it only.
     """
     if isinstance(error, ApiError):
-        again = error.retry_after_s if isinstance(error, Overloaded) else None
+        again = None
+        if isinstance(error, Overloaded | TooManyConnections):
+            again = error.retry_after_s
         return _failure(
             error.status,
             error.kind,

@@ -92,6 +92,7 @@ def deltas_of(plan: TextPlan, pool: SessionPool[TextGenerator]) -> AsyncGenerato
     """
 
     def job(generator: TextGenerator, wanted: Wanted) -> Generator[Delta | None]:
+        generator.wait_while(wanted)
         # Its prompt may be long on its way: it ends between two pieces.
         with contextlib.suppress(_Unwanted):
             yield from _deltas(plan, generator, wanted)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import urllib.parse
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers
@@ -18,11 +18,18 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from edge_runtime.api.failures import failure_of
 from edge_runtime.api.responding import failure_response
-from lambda_split.errors import ApiError, HostRefused, KeyRefused, OriginRefused
+from lambda_split.errors import (
+    ApiError,
+    HostRefused,
+    KeyRefused,
+    OriginRefused,
+    TooManyConnections,
+)
 
-__all__ = ["Access", "HostGuard", "KeyGuard", "is_loopback"]
+__all__ = ["Access", "CrowdGuard", "HostGuard", "KeyGuard", "is_loopback"]
 
 _OPEN_PATHS = frozenset({"/health", "/openapi.json"})  # they tell nothing that a key protects
+_CROWD_RETRY_AFTER_S = 5  # connections that rest after an answer are closed after so long
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,36 @@ class HostGuard:
         except ValueError:
             return False
         return is_loopback(name) or name in self._hosts
+
+
+class CrowdGuard:
+    """Refuses requests while more clients are connected than may, those that ask nothing included.
+
+    Uvicorn has such a limit of its own, but answers with text.
+    """
+
+    def __init__(self, app: ASGIApp, limit: int, connections: Callable[[], int]) -> None:
+        """Put it before an application.
+
+        Args:
+            app: The application.
+            limit: The most connections.
+            connections: How many there are.
+        """
+        self._app = app
+        self._limit = limit
+        self._connections = connections
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or answer 503 and close its connection."""
+        if scope["type"] == "http" and self._connections() > self._limit:
+            response = failure_response(
+                failure_of(TooManyConnections(self._limit, _CROWD_RETRY_AFTER_S))
+            )
+            response.headers["Connection"] = "close"
+            await response(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
 
 
 class KeyGuard:

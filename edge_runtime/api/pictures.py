@@ -93,14 +93,16 @@ class PictureAnswer:
             images = [item async for item in items]
         return json_response(images[-1])
 
-    def _steps(self, generator: ImageGenerator, _wanted: Wanted) -> Generator[Images | None]:
+    def _steps(self, generator: ImageGenerator, wanted: Wanted) -> Generator[Images | None]:
+        generator.wait_while(wanted)
         stream = generator.stream(
             self._request.prompt,
             negative_prompt=self._request.negative_prompt or "",
             spec=self._spec,
         )
-        for _ in stream:
-            yield None  # between two steps it may be given up
+        with stream:
+            for _ in stream:
+                yield None  # between two steps it may be given up
         yield self._finished(stream.result)
 
     def _finished(self, result: ImageResult) -> Images:

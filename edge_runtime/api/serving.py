@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import uvicorn
 from starlette.types import ASGIApp
 
-from edge_runtime.api.guard import is_loopback
+from edge_runtime.api.guard import CrowdGuard, is_loopback
 from lambda_split.errors import AddressUnavailable, UsageError
 
 __all__ = ["check_exposure", "listen", "serve_app"]
@@ -66,19 +66,19 @@ def check_exposure(listener: socket.socket, host: str, *, has_key: bool, insecur
 def serve_app(app: ASGIApp, listener: socket.socket) -> None:
     """Serve until SIGINT or SIGTERM; says on stdout where."""
     config = uvicorn.Config(
-        app,
+        CrowdGuard(app, _MOST_CONNECTIONS, lambda: len(server.server_state.connections)),
         log_config=None,  # the program's own logging
         access_log=False,
         server_header=False,
         ws="none",
-        limit_concurrency=_MOST_CONNECTIONS,
         timeout_graceful_shutdown=_GRACE_S,
     )
+    server = uvicorn.Server(config)
     host, port = listener.getsockname()[:2]
     sys.stdout.write(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}/v1\n")
     sys.stdout.flush()
     with _quiet_end():
-        uvicorn.Server(config).run(sockets=[listener])
+        server.run(sockets=[listener])
 
 
 @contextlib.contextmanager

@@ -37,7 +37,8 @@
     │   ├── ParameterUnsupported   would change the answer, and cannot be honoured
     │   ├── BodyInvalid            ├── BodyTypeUnsupported ├── BodyTooLarge
     │   ├── BodyTooSlow            ├── KeyRefused          ├── HostRefused
-    │   ├── OriginRefused          ├── ModelUnknown        └── Overloaded
+    │   ├── OriginRefused          ├── ModelUnknown        ├── Overloaded
+    │   └── TooManyConnections
     ├── ExportError                checkpoint -> bundle
     │   ├── OutputExists           the output folder is there already
     │   ├── OutputNotWritable      disk full, no permission …
@@ -93,6 +94,7 @@ from lambda_split.errors.api import (
     Overloaded,
     ParameterInvalid,
     ParameterUnsupported,
+    TooManyConnections,
 )
 from lambda_split.errors.base import (
     LambdaSplitError,
@@ -302,6 +304,7 @@ __all__ = [
     "TokenMissing",
     "TokenRevoked",
     "TokenizerInvalid",
+    "TooManyConnections",
     "Unauthorized",
     "UnexpectedMessage",
     "UnsafeWeights",

@@ -20,6 +20,7 @@ __all__ = [
     "Overloaded",
     "ParameterInvalid",
     "ParameterUnsupported",
+    "TooManyConnections",
 ]
 
 
@@ -185,3 +186,20 @@ class Overloaded(ApiError):
 
     def __str__(self) -> str:
         return f"All sessions are in use ({self.reason}): try again in {self.retry_after_s} s"
+
+
+@dataclass(eq=False)
+class TooManyConnections(ApiError):
+    """More clients are connected than the server looks after."""
+
+    status: ClassVar[int] = 503
+    kind: ClassVar[str] = "server_error"
+    code: ClassVar[str | None] = "too_many_connections"
+    limit: int
+    retry_after_s: int
+
+    def __str__(self) -> str:
+        return (
+            f"More than {self.limit} connections are open: close some, or try again in "
+            f"{self.retry_after_s} s"
+        )

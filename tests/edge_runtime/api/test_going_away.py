@@ -10,6 +10,7 @@ import pytest
 from bench.link import emulated_link
 from edge_runtime import TextGenerator
 from tests.edge_runtime.api.servers import await_sessions, running_api
+from tests.servers import TrunkServer
 
 MESSAGES = [{"role": "user", "content": "Tell me a story about a fox and a lantern."}]
 ENDLESS = {"model": "demo", "messages": MESSAGES, "temperature": 2, "n": 16}
@@ -78,3 +79,24 @@ def test_a_cancelled_stream_is_over_for_the_trunk_too(demo_bundle, idle_trunk) -
         # Nobody uses them any more, so that they give their places back.
         await_sessions(idle_trunk, 0)
         assert api.state()["sessions"] == 0
+
+
+def test_nobody_waits_for_a_trunk_that_is_away(demo_bundle) -> None:
+    trunk = TrunkServer("demo", "--dtype", "float32")
+    try:
+        trunk.start()
+        arguments = ("--bundle", str(demo_bundle.path), "--url", trunk.url)
+        with (
+            running_api(*arguments, "--max-sessions", "1", "--give-up-after", "600") as api,
+            api.client() as client,
+        ):
+            stream = client.chat.completions.create(**ENDLESS, stream=True)
+            next(iter(stream))
+            trunk.kill()
+            stream.close()
+            api.await_idle()
+            trunk.start()
+            answer = client.completions.create(model="demo", prompt="The fox", max_tokens=2)
+            assert answer.usage.completion_tokens == 2
+    finally:
+        trunk.close()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
+import socket
 import urllib.parse
 
 import openai
@@ -198,6 +200,23 @@ def test_no_such_route_and_no_such_method(api, client) -> None:
     assert caught.value.code == "unknown_url"
     status, _ = post(api, "/models", b"{}")
     assert status == 405
+
+
+def test_more_connections_than_it_looks_after(demo_bundle) -> None:
+    url = f"ws://127.0.0.1:{free_port()}"
+    with running_api("--bundle", str(demo_bundle.path), "--url", url) as api:
+        address = urllib.parse.urlsplit(api.url)
+        with contextlib.ExitStack() as crowd:
+            for _ in range(512):
+                crowd.enter_context(socket.create_connection((address.hostname, address.port)))
+            with api.client() as client, pytest.raises(openai.InternalServerError) as caught:
+                client.models.list()
+        assert (caught.value.status_code, caught.value.code) == (503, "too_many_connections")
+        assert caught.value.type == "server_error"
+        assert int(caught.value.response.headers["retry-after"]) > 0
+        assert caught.value.response.headers["connection"] == "close"
+        with api.client(max_retries=5) as client:
+            assert [model.id for model in client.models.list()] == ["demo"]
 
 
 def test_more_requests_than_may_wait(demo_bundle, trunk) -> None:
