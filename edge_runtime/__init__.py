@@ -14,6 +14,8 @@ from lambda_split.telemetry import disable_telemetry
 # Before any module of this package imports onnxruntime; the one side effect of an import here.
 disable_telemetry()
 
+from edge_runtime.asynchronous.pictures import AsyncImageGenerator, AsyncImageStream
+from edge_runtime.asynchronous.text import AsyncTextGenerator, AsyncTextStream
 from edge_runtime.chat import Message
 from edge_runtime.generator import TextGenerator
 from edge_runtime.graphs import RuntimeSettings
@@ -22,7 +24,7 @@ from edge_runtime.model import TextModel
 from edge_runtime.pictures.generator import ImageGenerator
 from edge_runtime.pictures.png import write_png
 from edge_runtime.pictures.request import PictureSpec
-from edge_runtime.pictures.stream import ImageResult, ImageStream
+from edge_runtime.pictures.stream import ImageResult, ImageStats, ImageStep, ImageStream
 from edge_runtime.retry import RetryPolicy
 from edge_runtime.sampling import SamplingSettings
 from edge_runtime.stats import GenerationStats
@@ -30,10 +32,16 @@ from edge_runtime.stream import GenerationResult, TextStream
 from lambda_split.split import Split
 
 __all__ = [
+    "AsyncImageGenerator",
+    "AsyncImageStream",
+    "AsyncTextGenerator",
+    "AsyncTextStream",
     "GenerationResult",
     "GenerationStats",
     "ImageGenerator",
     "ImageResult",
+    "ImageStats",
+    "ImageStep",
     "ImageStream",
     "Message",
     "PictureSpec",

@@ -1,4 +1,4 @@
-"""A thread with a generator of its own, for a server that must not wait.
+"""A thread with a generator of its own, for an event loop that must not wait.
 
 Generators are synchronous and each belongs to one thread. Here is that thread: the event loop lets
 it open the generator, then gives it one job at a time and takes what the job yields. A job that
@@ -45,7 +45,7 @@ class SessionThread(Generic[Held]):
         self._open = open_generator
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         # A daemon: a program that ends does not wait for a trunk that is away.
-        self._thread = threading.Thread(target=self._run, name="api-session", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="session", daemon=True)
         self._thread.start()
 
     def open(self) -> asyncio.Future[Held]:
@@ -138,5 +138,6 @@ class SessionThread(Generic[Held]):
     def _run(self) -> None:
         while (work := self._work.get()) is not None:
             work()
+            del work  # what it refers to is not kept until the next one comes
         if self.generator is not None:
             self.generator.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 
 import msgspec
@@ -17,7 +16,7 @@ from edge_runtime import (
     TextGenerator,
     TextModel,
 )
-from lambda_split.bundle import TextSettings, describe_files, load_bundle, write_manifest
+from lambda_split.bundle import write_manifest
 from lambda_split.errors import (
     ChatTemplateInvalid,
     ManifestInvalid,
@@ -28,44 +27,17 @@ from lambda_split.errors import (
     UsageError,
 )
 from tests.edge_runtime.hostile_server import hostile_server
-from tests.edge_runtime.some_graphs import (
-    POSITIONS,
-    VOCAB,
-    expected_hidden,
-    expected_logits,
-    write_bundle,
-)
+from tests.edge_runtime.some_graphs import POSITIONS, VOCAB, expected_hidden, expected_logits
+from tests.edge_runtime.some_texts import write_text_bundle
 
-WORDS = {f"w{number}": number for number in range(VOCAB)}
-TOKENIZER = {
-    "version": "1.0",
-    "added_tokens": [],
-    "pre_tokenizer": {"type": "WhitespaceSplit"},
-    "model": {"type": "WordLevel", "vocab": WORDS, "unk_token": "w0"},
-}
 TEMPLATE = "{% for message in messages %}{{ message.role }} {{ message.content }} {% endfor %}"
 RETRY = RetryPolicy(max_delay_s=0.05, give_up_after_s=5.0, reply_timeout_s=5.0)
 PROMPT = [3, 1, 4, 1, 5, 9, 2, 6]
 
 
-def _write(folder, kind="shared-kv", *, tokenizer=TOKENIZER, template=None, **text):
-    """A bundle with a tokenizer of one word a token."""
-    manifest = write_bundle(folder, kind).manifest
-    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
-    names = list(manifest.files)
-    if template is not None:
-        (folder / "template.jinja").write_bytes(template)
-        names.append("template.jinja")
-        text["chat_template"] = "template.jinja"
-    settings = TextSettings(tokenizer="tokenizer.json", **text)
-    files = describe_files(folder, names)
-    write_manifest(folder, msgspec.structs.replace(manifest, text=settings, files=files))
-    return load_bundle(folder)
-
-
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
-    return _write(tmp_path_factory.mktemp("bundle"))
+    return write_text_bundle(tmp_path_factory.mktemp("bundle"))
 
 
 def _behave(peer) -> None:
@@ -208,7 +180,7 @@ WRONG_OPENINGS = {
 @pytest.mark.parametrize("case", WRONG_OPENINGS)
 def test_nothing_connects_before_everything_else_is_right(tmp_path, case) -> None:
     made, asked, error = WRONG_OPENINGS[case]
-    made = _write(tmp_path, **made)
+    made = write_text_bundle(tmp_path, **made)
     with hostile_server(_behave) as server:
         with pytest.raises(error):
             TextGenerator.open(made, server.url, **asked)
@@ -216,7 +188,7 @@ def test_nothing_connects_before_everything_else_is_right(tmp_path, case) -> Non
 
 
 def test_a_bundle_of_another_kind_is_refused(tmp_path) -> None:
-    manifest = _write(tmp_path).manifest
+    manifest = write_text_bundle(tmp_path).manifest
     write_manifest(tmp_path, msgspec.structs.replace(manifest, kind="diffusion"))
     with hostile_server(_behave) as server:
         with pytest.raises(ManifestInvalid):
@@ -270,7 +242,7 @@ def test_a_refusal_is_told_at_once(bundle) -> None:
     ],
 )
 def test_prompts_of_all_kinds(tmp_path, prompt, expected) -> None:
-    made = _write(tmp_path, template=TEMPLATE.encode())
+    made = write_text_bundle(tmp_path, template=TEMPLATE.encode())
     with hostile_server(_behave) as server, TextGenerator.open(made, server.url) as generator:
         ids = generator.tokenize(prompt)
     assert ids == expected
@@ -300,7 +272,7 @@ def test_prompts_of_all_kinds(tmp_path, prompt, expected) -> None:
     ],
 )
 def test_nothing_in_a_prompt_is_dropped(tmp_path, prompt, message) -> None:
-    made = _write(tmp_path, template=TEMPLATE.encode())
+    made = write_text_bundle(tmp_path, template=TEMPLATE.encode())
     with (
         hostile_server(_behave) as server,
         TextGenerator.open(made, server.url) as generator,
@@ -367,7 +339,7 @@ def test_a_stop_string_and_a_stop_token_end_the_text(tmp_path, server, generator
     result = generator.generate(PROMPT, max_new_tokens=10, stop=[f"w{fourth}"])
     assert result.finish_reason == "stop"
     assert f"w{fourth}" not in result.text
-    made = _write(tmp_path, stop_token_ids=(fourth,))
+    made = write_text_bundle(tmp_path, stop_token_ids=(fourth,))
     with TextGenerator.open(made, server.url, codec="fp32", retry=RETRY) as other:
         result = other.generate(PROMPT, max_new_tokens=10)
     assert result.finish_reason == "stop"
