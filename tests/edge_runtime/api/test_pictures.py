@@ -5,10 +5,13 @@ from __future__ import annotations
 import base64
 import io
 
+import hypothesis
 import numpy as np
 import openai
 import PIL.Image
 import pytest
+import schemathesis
+from schemathesis import GenerationMode, checks
 
 from edge_runtime import ImageGenerator, PictureSpec
 from export import ImageExportSettings, export_image_bundle
@@ -19,6 +22,12 @@ from tests.tiny_pipelines import save_tiny_pipeline
 
 SIZE = "64x48"
 FEW = {"steps": 2, "guidance": 3.0, "seed": 5}
+CHECKS = [
+    checks.not_a_server_error,
+    checks.status_code_conformance,
+    checks.content_type_conformance,
+    checks.response_schema_conformance,
+]
 
 pytestmark = pytest.mark.slow
 
@@ -126,3 +135,21 @@ def test_a_client_that_goes_away_ends_the_picture(both) -> None:
             model="tiny-pictures", prompt="a cat", n=4, timeout=1, extra_body={"steps": 900}
         )
     both.await_idle("tiny-pictures")
+
+
+def test_no_described_request_breaks_the_server(both) -> None:
+    described = schemathesis.openapi.from_url(f"{both.root}/openapi.json")
+    operation = described["/v1/images/generations"]["POST"]
+
+    @hypothesis.given(case=operation.as_strategy(generation_mode=GenerationMode.POSITIVE))
+    @hypothesis.settings(
+        max_examples=15,
+        deadline=None,
+        derandomize=True,
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )
+    def send(case) -> None:
+        case.body = {**case.body, "steps": 1, "n": 1}  # so that it is soon done
+        case.call_and_validate(checks=CHECKS, timeout=120)
+
+    send()

@@ -155,6 +155,15 @@ def test_a_prompt_longer_than_the_model(client) -> None:
         assert caught.value.param in {"prompt", "messages"}
 
 
+def test_a_prompt_as_long_as_the_model_and_one_token_longer(client) -> None:
+    asked = {"model": "demo", "max_tokens": 2}
+    answer = client.completions.create(**asked, prompt=[5] * 1024)
+    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (1024, 1)
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.completions.create(**asked, prompt=[5] * 1025)
+    assert caught.value.code == "context_length_exceeded"
+
+
 def test_a_prompt_that_the_model_cannot_take(client) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
         client.completions.create(**{**COMPLETION, "prompt": [10**6]})
@@ -183,9 +192,18 @@ def test_a_body_that_is_no_object(api, body) -> None:
         assert answer["error"]["code"] == "invalid_json"
 
 
-def test_a_body_that_is_too_large(api) -> None:
-    status, answer = post(api, "/completions", b" " * (8 * 1024 * 1024 + 1))
-    assert (status, answer["error"]["code"]) == (413, "request_too_large")
+@pytest.mark.parametrize(
+    ("body", "status", "kind", "code"),
+    [
+        (b'{"model": "demo", "prompt": ', 400, openai.BadRequestError, "invalid_json"),
+        (b" " * (8 * 1024 * 1024 + 1), 413, openai.APIStatusError, "request_too_large"),
+    ],
+)
+def test_a_wrong_body_as_openai_s_client_tells_it(client, body, status, kind, code) -> None:
+    headers = {"Content-Type": "application/json"}
+    with pytest.raises(kind) as caught:
+        client.post("/completions", content=body, cast_to=object, options={"headers": headers})
+    assert (caught.value.status_code, caught.value.code) == (status, code)
 
 
 def test_a_body_of_another_type(api) -> None:
