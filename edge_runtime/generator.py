@@ -17,6 +17,7 @@ from edge_runtime.drawing import draw_split
 from edge_runtime.graphs import RuntimeSettings
 from edge_runtime.logprobs import TokenLogprobs, check_alternatives, token_logprobs
 from edge_runtime.model import TextModel
+from edge_runtime.notebook import Fact, card, plain
 from edge_runtime.prompt import Prompt
 from edge_runtime.replay import ReplayingTrunk
 from edge_runtime.retry import RetryPolicy
@@ -152,6 +153,22 @@ class TextGenerator(Closing):
     def close(self) -> None:
         """End the session for good; the trunk frees its cache."""
         self._trunk.close()
+
+    @property
+    def facts(self) -> list[Fact]:
+        """What people want to know of it, by name."""
+        return [
+            ("model", self.bundle.manifest.model.id),
+            ("split", str(self._split)),
+            ("holds", f"{len(self.held_token_ids):,} of {self.max_positions:,} tokens"),
+            ("is", "closed" if self._trunk.closed else "open"),
+        ]
+
+    def __repr__(self) -> str:
+        return plain(type(self).__name__, self.facts)
+
+    def _repr_html_(self) -> str:
+        return card(type(self).__name__, self.facts)
 
     @property
     def bundle(self) -> Bundle:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from edge_runtime.notebook import Fact, Share, as_duration, card, shares_bar
 from lambda_split.counting import counted
 
 __all__ = ["GenerationStats", "Meter", "Stopwatch"]
@@ -60,6 +61,40 @@ class GenerationStats:
         if self.completion_tokens < 2 or after_first <= 0:
             return 0.0
         return (self.completion_tokens - 1) / after_first
+
+    @property
+    def shares(self) -> tuple[Share, ...]:
+        """The time of each part, in the order of a token's way."""
+        return (
+            Share("head", self.head_s),
+            Share("link", self.link_s),
+            Share("trunk", self.trunk_s),
+            Share("tail", self.tail_s),
+        )
+
+    @property
+    def facts(self) -> list[Fact]:
+        """What people want to know of it, by name."""
+        held = f" ({self.cached_tokens:,} held)" if self.cached_tokens else ""
+        facts = [
+            ("prompt", counted(self.prompt_tokens, "token") + held),
+            ("new", counted(self.completion_tokens, "token")),
+            ("first after", as_duration(self.ttft_s)),
+            ("all after", as_duration(self.total_s)),
+        ]
+        if self.tokens_per_s:
+            facts.append(("then", f"{self.tokens_per_s:.1f} tokens/s"))
+        facts += [
+            ("up", counted(self.bytes_up, "byte")),
+            ("down", counted(self.bytes_down, "byte")),
+            ("waited for", counted(self.round_trips, "round trip")),
+        ]
+        if self.reconnects:
+            facts.append(("lost and found", counted(self.reconnects, "connection")))
+        return facts
+
+    def _repr_html_(self) -> str:
+        return card("GenerationStats", self.facts, shares_bar(self.shares, self.total_s))
 
     def __add__(self, other: GenerationStats) -> GenerationStats:
         return GenerationStats(

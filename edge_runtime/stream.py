@@ -9,12 +9,16 @@ from typing import Literal
 from edge_runtime.closing import Closing
 from edge_runtime.detokenizer import Detokenizer
 from edge_runtime.logprobs import TokenLogprobs
+from edge_runtime.notebook import card, plain, preformatted, shares_bar
 from edge_runtime.stats import GenerationStats, Meter, Stopwatch
 from edge_runtime.stopping import StopMatcher
 from edge_runtime.tokenizer import Tokenizer
+from lambda_split.counting import counted
 from lambda_split.errors import UsageError
 
 __all__ = ["FinishReason", "GenerationResult", "TextStream"]
+
+_LONGEST_REPR = 200  # characters of a text in a line about it
 
 FinishReason = Literal["stop", "length", "cancelled"]
 
@@ -44,6 +48,32 @@ class GenerationResult:
     prompt_stats: GenerationStats = field(default_factory=GenerationStats)
     token_offsets: tuple[int, ...] = ()
     logprobs: tuple[TokenLogprobs, ...] | None = None
+
+    def __repr__(self) -> str:
+        speed = self.stats.tokens_per_s
+        facts = [
+            ("text", repr(_shortened(self.text))),
+            ("of", counted(len(self.token_ids), "token")),
+            ("finish_reason", repr(self.finish_reason)),
+        ]
+        return plain("GenerationResult", [*facts, *([("at", f"{speed:.1f}/s")] if speed else [])])
+
+    def __rich_repr__(self) -> Iterator[tuple[str, object]]:
+        yield "text", self.text
+        yield "finish_reason", self.finish_reason
+        yield "stats", self.stats
+
+    def _repr_html_(self) -> str:
+        return card(
+            "GenerationResult",
+            [("ended by", self.finish_reason), *self.stats.facts],
+            preformatted(self.text),
+            shares_bar(self.stats.shares, self.stats.total_s),
+        )
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST_REPR else f"{text[: _LONGEST_REPR - 1]}…"
 
 
 class TextStream(Closing):

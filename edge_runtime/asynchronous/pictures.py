@@ -13,6 +13,7 @@ from edge_runtime.asynchronous.closing import AsyncClosing
 from edge_runtime.asynchronous.stream import AsyncStream
 from edge_runtime.asynchronous.worker import Wanted, Worker
 from edge_runtime.graph_session import RuntimeSettings
+from edge_runtime.notebook import Fact, card, plain
 from edge_runtime.pictures.generator import DEFAULT_FORMAT, ImageGenerator
 from edge_runtime.pictures.request import PictureSpec
 from edge_runtime.pictures.stream import ImageResult, ImageStep, ImageStream
@@ -101,6 +102,17 @@ class AsyncImageGenerator(AsyncClosing):
         Where the trunk is away it is not waited for beyond some seconds.
         """
         await self._worker.close()
+
+    @property
+    def facts(self) -> list[Fact]:
+        """What people want to know of it, by name."""
+        return self._generator.facts
+
+    def __repr__(self) -> str:
+        return plain(type(self).__name__, self.facts)
+
+    def _repr_html_(self) -> str:
+        return card(type(self).__name__, self.facts)
 
     @property
     def bundle(self) -> ImageBundle:

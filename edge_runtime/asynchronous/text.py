@@ -17,6 +17,7 @@ from edge_runtime.asynchronous.worker import GivenUp, Wanted, Worker
 from edge_runtime.generator import DEFAULT_CHUNK_TOKENS, TextGenerator
 from edge_runtime.graphs import RuntimeSettings
 from edge_runtime.model import TextModel
+from edge_runtime.notebook import Fact, card, plain
 from edge_runtime.prompt import Prompt
 from edge_runtime.retry import RetryPolicy
 from edge_runtime.sampling import SamplingSettings
@@ -116,6 +117,17 @@ class AsyncTextGenerator(AsyncClosing):
         Where the trunk is away it is not waited for beyond some seconds.
         """
         await self._worker.close()
+
+    @property
+    def facts(self) -> list[Fact]:
+        """What people want to know of it, by name."""
+        return self._generator.facts
+
+    def __repr__(self) -> str:
+        return plain(type(self).__name__, self.facts)
+
+    def _repr_html_(self) -> str:
+        return card(type(self).__name__, self.facts)
 
     @property
     def bundle(self) -> Bundle:

@@ -14,6 +14,7 @@ import lambda_split
 from edge_runtime.closing import Closing
 from edge_runtime.endpoint import Endpoint
 from edge_runtime.graph_session import RuntimeSettings
+from edge_runtime.notebook import Fact, card, plain
 from edge_runtime.pictures.blocks import BlockRunner, load_blocks
 from edge_runtime.pictures.decoder import VaeDecoder, load_decoder
 from edge_runtime.pictures.deep_run import DeepRun
@@ -203,6 +204,24 @@ class ImageGenerator(Closing):
                 :class:`ConnectionLost` is raised, and the generator stays usable.
         """
         self._denoiser.wait_while(wanted)
+
+    @property
+    def facts(self) -> list[Fact]:
+        """What people want to know of it, by name."""
+        manifest = self._bundle.manifest
+        return [
+            ("model", manifest.model.id),
+            ("split", manifest.split),
+            ("size", f"{manifest.latents.width} × {manifest.latents.height}"),
+            ("format", self._format.label),
+            ("is", "closed" if self._denoiser.closed else "open"),
+        ]
+
+    def __repr__(self) -> str:
+        return plain(type(self).__name__, self.facts)
+
+    def _repr_html_(self) -> str:
+        return card(type(self).__name__, self.facts)
 
     @property
     def bundle(self) -> ImageBundle:

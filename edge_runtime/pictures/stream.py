@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -11,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.closing import Closing
+from edge_runtime.notebook import Fact, Share, as_duration, card, plain, shares_bar
 from edge_runtime.pictures.decoder import Pixels, VaeDecoder
+from edge_runtime.pictures.inline import inline_pictures
 from edge_runtime.pictures.request import PictureSpec
 from edge_runtime.pictures.runs import DenoisingStep, PictureOrder
 from edge_runtime.stats import GenerationStats, Meter
@@ -50,6 +52,32 @@ class ImageStats:
     bytes_down: int = 0
     reconnects: int = 0
 
+    @property
+    def shares(self) -> tuple[Share, ...]:
+        """The time of each part, in the order of a picture's way."""
+        return (
+            Share("text encoders", self.encode_s),
+            Share("link", self.link_s),
+            Share("denoiser", self.trunk_s),
+            Share("decoder", self.decode_s),
+            Share("blocks here", self.blocks_s),
+        )
+
+    @property
+    def facts(self) -> list[Fact]:
+        """What people want to know of it, by name."""
+        facts = [
+            ("all after", as_duration(self.total_s)),
+            ("up", counted(self.bytes_up, "byte")),
+            ("down", counted(self.bytes_down, "byte")),
+        ]
+        if self.reconnects:
+            facts.append(("lost and found", counted(self.reconnects, "connection")))
+        return facts
+
+    def _repr_html_(self) -> str:
+        return card("ImageStats", self.facts, shares_bar(self.shares, self.total_s))
+
     def summary(self) -> str:
         """A few lines for people."""
         blocks = f"its first and last blocks here {self.blocks_s:.2f}, " if self.blocks_s else ""
@@ -78,6 +106,18 @@ class ImageStep:
     noise: Latents
     preview: Pixels | None = None
 
+    def __repr__(self) -> str:
+        return plain("ImageStep", self._facts())
+
+    def _repr_html_(self) -> str:
+        if self.preview is None:
+            return card("ImageStep", self._facts())
+        shown = inline_pictures(self.preview, f"preview after step {self.number}")
+        return card("ImageStep", self._facts(), shown)
+
+    def _facts(self) -> list[Fact]:
+        return [("number", f"{self.number} of {self.steps}")]
+
 
 @dataclass(frozen=True, eq=False)
 class ImageResult:
@@ -96,6 +136,32 @@ class ImageResult:
     seed: int
     spec: PictureSpec
     stats: ImageStats
+
+    def __repr__(self) -> str:
+        return plain(
+            "ImageResult", [*self._facts(), ("all after", as_duration(self.stats.total_s))]
+        )
+
+    def __rich_repr__(self) -> Iterator[tuple[str, object]]:
+        yield from self._facts()
+        yield "spec", self.spec
+        yield "stats", self.stats
+
+    def _repr_html_(self) -> str:
+        return card(
+            "ImageResult",
+            [*self._facts(), *self.stats.facts],
+            inline_pictures(self.images, f"picture made with seed {self.seed}"),
+            shares_bar(self.stats.shares, self.stats.total_s),
+        )
+
+    def _facts(self) -> list[Fact]:
+        count, height, width = self.images.shape[:3]
+        return [
+            ("images", f"{count} of {width} × {height}"),
+            ("seed", str(self.seed)),
+            ("steps", str(self.spec.steps)),
+        ]
 
 
 class ImageStream(Closing):

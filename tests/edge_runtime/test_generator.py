@@ -398,3 +398,12 @@ def test_settings_are_passed_on(bundle) -> None:
     (peer,) = server.peers
     assert peer.hello.max_positions == 20
     assert [frame.tokens for frame in peer.forwards] == [3, 3, 2, 1]
+
+
+def test_it_says_what_it_is(bundle, server) -> None:
+    with TextGenerator.open(bundle, server.url, retry=RETRY) as generator:
+        generator.generate(PROMPT, max_new_tokens=3)
+        told = f"model {bundle.manifest.model.id}, split 1,1, holds 10 of {POSITIONS} tokens"
+        assert repr(generator) == f"<TextGenerator: {told}, is open>"
+        assert "holds <b>10 of" in generator._repr_html_()
+    assert repr(generator).endswith("is closed>")

@@ -60,6 +60,8 @@ def test_steps_previews_and_pictures_are_those_of_the_synchronous_one(
                 assert np.array_equal(result.images, wanted.result.images)
                 assert result.seed == 3
             assert painter.bundle is expected.bundle
+            assert repr(painter) == repr(expected).replace("<Image", "<AsyncImage")
+            assert "size <b>" in painter._repr_html_()
 
     run(scenario)
 

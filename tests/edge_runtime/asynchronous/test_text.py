@@ -110,10 +110,13 @@ def test_all_methods_say_what_the_synchronous_ones_say(run, opened, expected) ->
             assert list(llm.held_token_ids) == list(expected.held_token_ids)
             assert np.array_equal(await llm.sent_states(3), expected.sent_states(3))
             await llm.forget()
+            expected.forget()
             assert llm.held_token_ids == ()
             assert (llm.split, llm.max_positions) == (expected.split, expected.max_positions)
             assert llm.default_sampling == expected.default_sampling
             assert llm.bundle is expected.bundle
+            assert repr(llm) == repr(expected).replace("<Text", "<AsyncText")
+            assert llm._repr_html_() == expected._repr_html_().replace(">Text", ">AsyncText")
 
     run(scenario)
 
