@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo test test-all lint types format bench docs clean
+.PHONY: help demo ui test test-all lint types format bench docs clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -21,10 +21,18 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "installing (PyTorch is large, this takes a while) …"
 	$(PIP_INSTALL) --editable '.[dev]'
-	@touch $@ $(VENV)/.demo
+	@touch $@ $(VENV)/.demo $(VENV)/.ui
 
 demo: $(VENV)/.demo  ## the whole path on the shipped models
 	$(BIN)/lambda-split demo
+
+$(VENV)/.ui: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing (PyTorch is large, this takes a while) …"
+	$(PIP_INSTALL) --editable '.[export,cloud,ui]'
+	@touch $@ $(VENV)/.demo
+
+ui: $(VENV)/.ui  ## the shipped models on a web page
+	$(BIN)/lambda-split demo --ui
 
 test: $(VENV)/.dev  ## the tests
 	$(BIN)/python -m pytest

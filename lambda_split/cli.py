@@ -39,6 +39,7 @@ COMMANDS: Final = {
     "chat": _Command("edge_runtime.commands.chat", "chat with a model on this device"),
     "image": _Command("edge_runtime.commands.image", "make a picture from a prompt"),
     "api": _Command("edge_runtime.commands.api", "serve OpenAI's API on this device"),
+    "ui": _Command("edge_runtime.commands.ui", "serve a web page on this device"),
     "bench": _Command("bench.command", "measure speed, latency, traffic and memory"),
     "audit": _Command("audit.command", "attack what crosses the wire: what can be seen?"),
     "completion": _Command("lambda_split.commands.completion", "complete commands by Tab"),
@@ -59,12 +60,19 @@ _EXTRAS: Final = {
     "psutil": "cloud",
     "sacrebleu": "audit",
     "skimage": "audit",
+    "gradio": "ui",
     "starlette": "api",
     "uvicorn": "api",
 }
 
 # Commands that need all of an extra, whichever of its modules is found missing first.
-_COMMAND_EXTRAS: Final = {"export": "export", "demo": "export", "bench": "bench", "audit": "audit"}
+_COMMAND_EXTRAS: Final = {
+    "export": "export",
+    "demo": "export",
+    "ui": "ui",
+    "bench": "bench",
+    "audit": "audit",
+}
 
 _EXAMPLES: Final = """\
 a first look:

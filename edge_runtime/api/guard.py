@@ -52,10 +52,25 @@ class Access:
 
 
 class HostGuard:
-    """Refuses requests for another host's name, and those that a web page sent."""
+    """Refuses requests for another host's name, and those that a web page sent.
 
-    def __init__(self, app: ASGIApp, hosts: Sequence[str], origins: Collection[str]) -> None:
+    Args:
+        app: What they are passed on to.
+        hosts: Names that the server goes by, beside those of loopback.
+        origins: Web pages that may send requests.
+        own_origin: So may the server's own page.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        hosts: Sequence[str],
+        origins: Collection[str],
+        *,
+        own_origin: bool = False,
+    ) -> None:
         self._app = app
+        self._own_origin = own_origin
         self._hosts = frozenset(host.lower() for host in hosts)
         self._origins = frozenset(origins)
 
@@ -64,14 +79,19 @@ class HostGuard:
         if scope["type"] == "http":
             headers = Headers(scope=scope)
             error: ApiError | None = None
-            if not self._knows(headers.get("host", "")):
+            host, origin = headers.get("host", ""), headers.get("origin")
+            if not self._knows(host):
                 error = HostRefused()
-            elif "origin" in headers and headers["origin"] not in self._origins:
+            elif origin is not None and not self._may_send(origin, host):
                 error = OriginRefused()
             if error is not None:
                 await failure_response(failure_of(error))(scope, receive, send)
                 return
         await self._app(scope, receive, send)
+
+    def _may_send(self, origin: str, host: str) -> bool:
+        own = self._own_origin and origin in {f"http://{host}", f"https://{host}"}
+        return own or origin in self._origins
 
     def _knows(self, host: str) -> bool:
         try:

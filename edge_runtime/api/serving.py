@@ -42,29 +42,43 @@ def listen(host: str, port: int) -> socket.socket:
         raise AddressUnavailable(f"{host}:{port}", str(error)) from error
 
 
-def check_exposure(listener: socket.socket, host: str, *, has_key: bool, insecure: bool) -> None:
-    """Refuse to serve other machines without an API key, unless told to.
+def check_exposure(
+    listener: socket.socket,
+    host: str,
+    *,
+    has_key: bool,
+    insecure: bool,
+    option: str = "--api-key-file",
+) -> None:
+    """Refuse to serve other machines without a secret, unless told to.
 
     Args:
         listener: What listens.
         host: What the user asked to listen on, for the message.
-        has_key: Whether requests must carry a key.
+        has_key: Whether requests must carry a secret.
         insecure: Whether the user says that it may go without.
+        option: What gives a secret, for the message.
 
     Raises:
-        UsageError: others can connect, and there is no key.
+        UsageError: others can connect, and there is no secret.
     """
     if is_loopback(listener.getsockname()[0]) or has_key or insecure:
         return
     raise UsageError(
-        f"--host {host} can be reached from other machines: give an --api-key-file, or whoever "
+        f"--host {host} can be reached from other machines: give {option}, or whoever "
         "reaches the port can use it; and mind that prompts cross the network unencrypted. "
         "--insecure serves without"
     )
 
 
-def serve_app(app: ASGIApp, listener: socket.socket) -> None:
-    """Serve until SIGINT or SIGTERM; says on stdout where."""
+def serve_app(app: ASGIApp, listener: socket.socket, *, path: str) -> None:
+    """Serve until SIGINT or SIGTERM; says on stdout where.
+
+    Args:
+        app: What is served.
+        listener: Where.
+        path: Where people find it there.
+    """
     config = uvicorn.Config(
         CrowdGuard(app, _MOST_CONNECTIONS, lambda: len(server.server_state.connections)),
         log_config=None,  # the program's own logging
@@ -75,7 +89,7 @@ def serve_app(app: ASGIApp, listener: socket.socket) -> None:
     )
     server = uvicorn.Server(config)
     host, port = listener.getsockname()[:2]
-    sys.stdout.write(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}/v1\n")
+    sys.stdout.write(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}{path}\n")
     sys.stdout.flush()
     with _quiet_end():
         server.run(sockets=[listener])

@@ -97,5 +97,6 @@ def run(args: argparse.Namespace) -> int:
     with listen(args.host, args.port) as listener:
         check_exposure(listener, args.host, has_key=key is not None, insecure=args.insecure)
         access = Access(tuple(args.allowed_host), tuple(args.cors_origin), key)
-        serve_app(make_app(read_sources(args), pool_limits(args), access), listener)
+        app = make_app(read_sources(args), pool_limits(args), access)
+        serve_app(app, listener, path="/v1")
     return 0

@@ -54,6 +54,7 @@ class ServedText:
     def __init__(self, source: TextBundle, limits: PoolLimits) -> None:
         manifest = source.model.bundle.manifest
         self.id = manifest.model.id
+        self.manifest = manifest
         self.fingerprint = f"fp_{manifest.model.fingerprint[:10]}"
         self.max_positions = source.max_positions
         self.default_sampling = SamplingSettings.of(source.model.text.generation)

@@ -4,7 +4,8 @@ Serves the demo models' trunks in processes of their own, exports what the devic
 head and tail, or text encoders, solver and decoder, run here under onnxruntime without torch, and
 only hidden states, or predicted noise, cross the socket between.
 
-The picture is written to --out, and shown where the terminal has the colours for it.
+The picture is written to --out, and shown where the terminal has the colours for it. With --ui both
+models wait on a web page instead, until Ctrl-C.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import pathlib
 import sys
 import tempfile
 
-from lambda_split.arguments import check_png_name, positive
+from lambda_split.arguments import check_png_name, non_negative, positive
 from lambda_split.commands.processes import address_of, ended_by_signals, export, serving
 from lambda_split.errors import MissingExtra, OutputNotWritable, UsageError
 
@@ -26,6 +27,7 @@ _QUESTIONS = ("Tell me a story about a fox and a lantern.", "What did the fox fi
 _PICTURE = "a red circle on the left and a blue square on the right, on a white background"
 _STEPS = 20
 _SEED = 1
+_PAGE_PORT = 7860
 _NEEDED = ("torch", "transformers", "diffusers", "onnxscript")
 # Formats of convolutions end with int8.
 _PICTURE_WEIGHTS = {"int4": "int8"}
@@ -59,6 +61,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-new-tokens", type=positive, default=200, metavar="N", help="default 200"
     )
     parser.add_argument(
+        "--ui",
+        nargs="?",
+        const=_PAGE_PORT,
+        type=non_negative,
+        metavar="PORT",
+        help=f"serve a web page with both, on this port (default {_PAGE_PORT}; 0: any free one)",
+    )
+    parser.add_argument(
         "--keep", metavar="DIR", help="keep the bundles in this new folder, as text/ and image/"
     )
 
@@ -76,6 +86,8 @@ def run(args: argparse.Namespace) -> int:
     for module in _NEEDED:
         if importlib.util.find_spec(module) is None:
             raise MissingExtra(module, "export")
+    if args.ui is not None and importlib.util.find_spec("gradio") is None:
+        raise MissingExtra("gradio", "ui")
     if args.keep is not None and pathlib.Path(args.keep).exists():
         raise UsageError(f"{args.keep} exists: --keep wants a new folder")
     check_png_name(args.out)
@@ -87,6 +99,9 @@ def run(args: argparse.Namespace) -> int:
         if args.keep is not None:
             folder = pathlib.Path(args.keep)
             folder.mkdir(parents=True)
+        if args.ui is not None:
+            _show_page(folder, args)
+            return 0
         if args.only != "picture":
             _show_text(folder / "text", args)
         if args.only != "text":
@@ -150,6 +165,29 @@ def _paint(bundle: pathlib.Path, url: str, args: argparse.Namespace) -> None:
         sys.stdout.write(as_text(result.images[0]))
     sys.stdout.write(f"{args.out}\n\npicture: {result.stats.summary()}\n")
     sys.stdout.flush()
+
+
+def _show_page(folder: pathlib.Path, args: argparse.Namespace) -> None:
+    """Serve a page with the models until it is ended."""
+    from edge_runtime.commands import ui
+
+    models = {"text": "demo", "picture": "demo-image"}
+    with contextlib.ExitStack() as stack:
+        _say("1/3: serving the trunks, each in a process of its own")
+        wanted = [one for one in models if args.only in {None, one}]
+        servers = {one: stack.enter_context(serving(models[one])) for one in wanted}
+        words = ["--port", str(args.ui)]
+        for one, server in servers.items():
+            weights = (
+                args.weights if one == "text" else _PICTURE_WEIGHTS.get(args.weights, args.weights)
+            )
+            _say(f"2/3: exporting what this device runs of {models[one]}, {weights} weights")
+            export(models[one], str(folder / one), weights)
+            words += ["--bundle", str(folder / one), "--url", address_of(server)]
+        _say("3/3: the page, for a browser on this machine; Ctrl-C ends it")
+        parser = argparse.ArgumentParser()
+        ui.add_arguments(parser)
+        ui.run(parser.parse_args(words))
 
 
 def _say(text: str) -> None:

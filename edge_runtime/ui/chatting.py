@@ -1,0 +1,179 @@
+"""One answer in a chat, as what the page shows from one moment to the next. No Gradio in here."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, replace
+
+from edge_runtime.conversation import Conversation
+from edge_runtime.prompt import Prompt
+from edge_runtime.sampling import SamplingSettings
+from edge_runtime.sessions.served import ServedText
+from edge_runtime.stream import GenerationResult
+from edge_runtime.ui.panels import TextWire
+from edge_runtime.ui.stopping import until_stopped
+from edge_runtime.ui.texts import TextOrder, TextProgress, text_progress
+from lambda_split.errors import LambdaSplitError, PromptTooLong
+
+__all__ = ["AnswerSettings", "ChatView", "Chatter"]
+
+_TICK_S = 2.0
+
+
+@dataclass(frozen=True)
+class AnswerSettings:
+    """How an answer is made.
+
+    Attributes:
+        system: The system message; None for none.
+        max_new_tokens: The most tokens.
+        sampling: How they are drawn.
+        stop: Strings that end it.
+    """
+
+    system: str | None
+    max_new_tokens: int
+    sampling: SamplingSettings
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ChatView:
+    """What the page shows.
+
+    Attributes:
+        conversation: What was said, and counts.
+        question: What is being answered; None where nothing is.
+        answer: What has come of it.
+        note: What a person should know.
+        trouble: The note tells of an error.
+        give_back: The question goes back to where it was typed: it was not answered.
+        wire: What the panel shows; None where nothing is new.
+    """
+
+    conversation: Conversation
+    question: str | None = None
+    answer: str = ""
+    note: str = ""
+    trouble: bool = False
+    give_back: bool = False
+    wire: TextWire | None = None
+
+
+class Chatter:
+    """Answers questions with a model.
+
+    Args:
+        served: The model.
+        codec: How hidden states cross the wire, to be told.
+    """
+
+    def __init__(self, served: ServedText, *, codec: str) -> None:
+        self._served = served
+        text = served.manifest.text
+        self.templated = text is not None and text.chat_template is not None
+        self.blank = TextWire(
+            split=served.manifest.split if len(served.manifest.choices) == 1 else None,
+            layer_count=served.manifest.geometry.layer_count,
+            codec=codec,
+        )
+
+    async def answer(
+        self,
+        before: Conversation,
+        question: str,
+        settings: AnswerSettings,
+        stop: asyncio.Event,
+        *,
+        attempt: int = 0,
+        instead_of: Conversation | None = None,
+    ) -> AsyncGenerator[ChatView, None]:
+        """Answer a question; the last view has no ``question`` any more.
+
+        Args:
+            before: What was said before it.
+            question: What is asked.
+            settings: How it is answered.
+            stop: Set when the answer should end where it is.
+            attempt: 0 for its first answer, 1 for the second …
+            instead_of: With an earlier answer to the question, which stays where none comes.
+        """
+        asked = before.with_system(settings.system)
+        unanswered = before if instead_of is None else instead_of
+        yield ChatView(asked, question, wire=replace(self.blank, question=question))
+        last = TextProgress(self.blank.split)
+        try:
+            sampling = settings.sampling
+            if sampling.seed is not None:  # another answer that is repeatable, too
+                sampling = replace(sampling, seed=sampling.seed + attempt)
+            prompt = self._prompt(asked, question)
+            ids = await asyncio.to_thread(self._served.encode, prompt)
+            order = TextOrder(ids, settings.max_new_tokens, sampling, settings.stop)
+            coming = until_stopped(text_progress(self._served, order), stop, tick_s=_TICK_S)
+            async with contextlib.aclosing(coming) as items:
+                waited = 0.0
+                async for item in items:
+                    if item is None:
+                        waited += _TICK_S
+                        yield ChatView(asked, question, last.text, note=_waiting(waited))
+                        continue
+                    waited, last = 0.0, item
+                    yield ChatView(asked, question, last.text, wire=self._wire(question, last))
+        except LambdaSplitError as error:
+            # Nothing is lost: what was said is here, and the question can be asked again.
+            yield ChatView(
+                unanswered, note=_trouble(error), trouble=True, give_back=instead_of is None
+            )
+            return
+        reason = last.finish_reason or "cancelled"
+        result = GenerationResult(last.text, (), (), reason, last.stats)
+        said = asked.answered(question, result, attempt)
+        answered = len(said.turns) > len(asked.turns)
+        if not answered:
+            said = replace(unanswered, spent=said.spent)
+        note = "" if last.finish_reason else "stopped"
+        if last.finish_reason == "length":
+            note = "the answer is as long as the settings allow"
+        yield ChatView(
+            said,
+            note=note,
+            give_back=not answered and instead_of is None,
+            wire=self._wire(question, last),
+        )
+
+    def _prompt(self, conversation: Conversation, question: str) -> Prompt:
+        if self.templated:
+            return conversation.asking(question)
+        # Such a model only goes on with a text: all that was said is its beginning.
+        said = "".join(turn.question + turn.answer for turn in conversation.turns)
+        return said + question
+
+    def _wire(self, question: str, progress: TextProgress) -> TextWire | None:
+        if progress.sent is None:
+            return None
+        return replace(
+            self.blank,
+            split=progress.split,
+            question=question,
+            answer=progress.text,
+            stats=progress.stats,
+            sent=progress.sent,
+        )
+
+
+def _waiting(seconds: float) -> str:
+    return (
+        f"no answer from the trunk for {seconds:.0f} s: it is busy, or away. "
+        "The text goes on when it is back."
+    )
+
+
+def _trouble(error: LambdaSplitError) -> str:
+    if isinstance(error, PromptTooLong):
+        return (
+            f"the chat is full: {error.tokens} tokens, and its session holds "
+            f"{error.max_positions}. Begin a new one, or ask less."
+        )
+    return str(error)

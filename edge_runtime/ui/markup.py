@@ -1,0 +1,102 @@
+"""Pieces of the page that Gradio has no component for. All text is escaped; nothing is loaded."""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edge_runtime.pictures.decoder import Pixels
+from edge_runtime.pictures.png import encode_png
+
+__all__ = ["Share", "bar", "figures", "picture", "quote", "section", "split_bar", "status"]
+
+
+@dataclass(frozen=True)
+class Share:
+    """A part of a bar.
+
+    Attributes:
+        name: What it is.
+        amount: How long it is, beside the others.
+        label: What it says, such as ``3.1 ms``.
+        kind: ``device``, ``link`` or ``cloud``: its colour.
+    """
+
+    name: str
+    amount: float
+    label: str
+    kind: str
+
+
+def section(title: str, body: str, note: str = "") -> str:
+    """A titled part of a panel; body and note are markup."""
+    told = f'<p class="ls-note">{note}</p>' if note else ""
+    return f'<section class="ls-section"><h3>{html.escape(title)}</h3>{body}{told}</section>'
+
+
+def figures(*pairs: tuple[str, str]) -> str:
+    """Figures with what they are: (figure, name)."""
+    items = "".join(
+        f"<div><strong>{html.escape(figure)}</strong><span>{html.escape(name)}</span></div>"
+        for figure, name in pairs
+    )
+    return f'<div class="ls-figures">{items}</div>'
+
+
+def bar(shares: Sequence[Share]) -> str:
+    """Shares side by side, each as long as its amount, and what they are below."""
+    whole = sum(share.amount for share in shares) or 1.0
+    parts = "".join(
+        f'<i class="ls-{share.kind}" style="flex-grow:{max(share.amount / whole, 0.004):.4f}"></i>'
+        for share in shares
+    )
+    names = "".join(
+        f'<li><i class="ls-{share.kind}"></i>{html.escape(share.name)} '
+        f"<b>{html.escape(share.label)}</b></li>"
+        for share in shares
+    )
+    return (
+        f'<div class="ls-bar" role="presentation">{parts}</div><ul class="ls-legend">{names}</ul>'
+    )
+
+
+def split_bar(shares: Sequence[Share]) -> str:
+    """The model's parts side by side, named inside."""
+    parts = "".join(
+        f'<div class="ls-{share.kind}" style="flex-grow:{share.amount:g}">'
+        f"<b>{html.escape(share.name)}</b><span>{html.escape(share.label)}</span></div>"
+        for share in shares
+    )
+    return f'<div class="ls-split">{parts}</div>'
+
+
+def picture(pixels: Pixels, name: str, *, sharp: bool = True, download: str = "") -> str:
+    """A picture inside the page itself, so that none is left in a temporary folder.
+
+    Args:
+        pixels: uint8 (height, width, 3).
+        name: What it shows, for who cannot see it.
+        sharp: Enlarged as squares, not smoothly.
+        download: Name of the file that a click saves; none where empty.
+    """
+    source = f"data:image/png;base64,{base64.b64encode(encode_png(pixels)).decode('ascii')}"
+    style = "ls-sharp" if sharp else "ls-smooth"
+    image = f'<img class="{style}" alt="{html.escape(name, quote=True)}" src="{source}">'
+    if not download:
+        return image
+    file = html.escape(download, quote=True)
+    return f'<a class="ls-download" href="{source}" download="{file}" title="save it">{image}</a>'
+
+
+def quote(text: str, *, longest: int = 280) -> str:
+    """A text as it was written, its beginning left out where it is long."""
+    shown = text if len(text) <= longest else f"… {text[-longest:]}"
+    return f'<div class="ls-quote">{html.escape(shown)}</div>'
+
+
+def status(text: str, *, trouble: bool = False) -> str:
+    """A line that a screen reader says; nothing where there is nothing to say."""
+    kind = "ls-trouble" if trouble else "ls-told"
+    return f'<div class="ls-status {kind}" role="status">{html.escape(text)}</div>' if text else ""

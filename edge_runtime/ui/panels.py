@@ -1,0 +1,208 @@
+"""The panel that makes the idea visible: what left the device, what did not, where time went."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_runtime.pictures.stream import ImageStats
+from edge_runtime.stats import GenerationStats
+from edge_runtime.ui.heat_map import heat_map
+from edge_runtime.ui.markup import Share, bar, figures, picture, quote, section, split_bar
+from lambda_split.counting import counted
+from lambda_split.split import Split
+
+__all__ = ["PictureWire", "TextWire", "picture_panel", "text_panel"]
+
+_HONEST = (
+    "These numbers are no text, but they are no encryption either: whoever runs the trunk of a "
+    "model whose weights are public can win practically all of it back. <code>lambda-split "
+    "audit</code> measures that."
+)
+_HONEST_PICTURE = (
+    "The trunk gets the prompt's encoding, not its words, and what it works on is the picture "
+    "itself: trust it as one that can see both. <code>lambda-split audit</code> measures that."
+)
+
+
+@dataclass(frozen=True, eq=False)
+class TextWire:
+    """What a panel shows of one text.
+
+    Attributes:
+        split: Where the model is cut; None before a session was open.
+        layer_count: Decoder layers of the whole model.
+        codec: How hidden states cross the wire.
+        question: What was written.
+        answer: What the model has said of it so far.
+        stats: What that has cost.
+        sent: float32 (positions, hidden size), what was sent last; None before anything was.
+    """
+
+    split: Split | None
+    layer_count: int
+    codec: str
+    question: str = ""
+    answer: str = ""
+    stats: GenerationStats | None = None
+    sent: npt.NDArray[np.float32] | None = None
+
+
+def text_panel(wire: TextWire) -> str:
+    """The panel beside a chat."""
+    parts = [_text_split(wire)]
+    if wire.stats is None or wire.sent is None or not wire.sent.size:
+        parts.append(section("What left this device", "<p>Nothing yet: say something.</p>"))
+        return _panel(parts)
+    stats = wire.stats
+    positions, width = wire.sent.shape
+    shown = picture(
+        heat_map(wire.sent), f"heat map of {positions} rows of {width} numbers that were sent"
+    )
+    parts += [
+        section(
+            "What left this device",
+            figures(
+                (f"{stats.bytes_up:,}", "bytes up"),
+                (f"{stats.bytes_down:,}", "bytes down"),
+                (f"{stats.round_trips:,}", "round trips"),
+            )
+            + shown,
+            f"Each row is a token's hidden state, {width:,} numbers as {wire.codec}; the last "
+            f"{positions} are shown, the newest at the bottom.",
+        ),
+        section(
+            "What stayed here",
+            quote(wire.question) + (quote(wire.answer) if wire.answer else ""),
+            _HONEST,
+        ),
+        section("Where the time went", _text_times(stats), _speed(stats)),
+    ]
+    return _panel(parts)
+
+
+def _text_split(wire: TextWire) -> str:
+    if wire.split is None:
+        return section("The split", "<p>Chosen when the session begins.</p>")
+    head, tail = wire.split.head_layers, wire.split.tail_layers
+    trunk = wire.layer_count - head - tail
+    # Embedding and LM head weigh something, too: a part without layers is still seen.
+    return section(
+        "The split",
+        split_bar(
+            [
+                Share("head", max(head, 1), f"{counted(head, 'layer')}, here", "device"),
+                Share("trunk", trunk, f"{counted(trunk, 'layer')}, in the cloud", "cloud"),
+                Share("tail", max(tail, 1), f"{counted(tail, 'layer')}, here", "device"),
+            ]
+        ),
+    )
+
+
+def _text_times(stats: GenerationStats) -> str:
+    tokens = max(stats.completion_tokens, 1)
+    parts = (
+        ("head", stats.head_s, "device"),
+        ("link", stats.link_s, "link"),
+        ("trunk", stats.trunk_s, "cloud"),
+        ("tail", stats.tail_s, "device-2"),
+    )
+    return bar(
+        [
+            Share(name, seconds, f"{seconds * 1000 / tokens:.1f} ms", kind)
+            for name, seconds, kind in parts
+        ]
+    )
+
+
+def _speed(stats: GenerationStats) -> str:
+    told = [f"per new token; first token after {stats.ttft_s * 1000:.0f} ms"]
+    if stats.tokens_per_s:
+        told.append(f"{stats.tokens_per_s:.1f} tokens/s")
+    if stats.cached_tokens:
+        told.append(f"{counted(stats.cached_tokens, 'prompt token')} still held, not sent again")
+    if stats.reconnects:
+        told.append(f"{counted(stats.reconnects, 'reconnect')}, nothing lost")
+    return "; ".join(told)
+
+
+@dataclass(frozen=True, eq=False)
+class PictureWire:
+    """What a panel shows of pictures.
+
+    Attributes:
+        split: ``whole`` or ``deep``.
+        format: How noise or features cross the wire.
+        prompt: What was written.
+        stats: What they have cost so far.
+        sent: float32 (tokens, width), the prompt's encoding; None before anything was sent.
+    """
+
+    split: str
+    format: str
+    prompt: str = ""
+    stats: ImageStats | None = None
+    sent: npt.NDArray[np.float32] | None = None
+
+
+def picture_panel(wire: PictureWire) -> str:
+    """The panel beside pictures."""
+    parts = [_picture_split(wire)]
+    if wire.stats is None or wire.sent is None:
+        parts.append(section("What left this device", "<p>Nothing yet: describe a picture.</p>"))
+        return _panel(parts)
+    stats = wire.stats
+    tokens, width = wire.sent.shape
+    shown = picture(heat_map(wire.sent), f"heat map of {tokens} rows of {width} numbers")
+    crossing = "predicted noise comes back" if wire.split == "whole" else "features go both ways"
+    parts += [
+        section(
+            "What left this device",
+            figures((f"{stats.bytes_up:,}", "bytes up"), (f"{stats.bytes_down:,}", "bytes down"))
+            + shown,
+            f"The prompt's encoding, a row of {width:,} numbers for each of {tokens} tokens; then, "
+            f"each step, {crossing}, as {wire.format}.",
+        ),
+        section("What stayed here", quote(wire.prompt), _HONEST_PICTURE),
+        section("Where the time went", _picture_times(stats), _picture_speed(stats)),
+    ]
+    return _panel(parts)
+
+
+def _picture_split(wire: PictureWire) -> str:
+    ends = "" if wire.split == "whole" else ", first and last blocks"
+    return section(
+        "The split",
+        split_bar(
+            [
+                Share("encoders", 1, f"here{ends}", "device"),
+                Share("denoiser", 3, "in the cloud", "cloud"),
+                Share("decoder", 1, "solver, too, here", "device"),
+            ]
+        ),
+    )
+
+
+def _picture_times(stats: ImageStats) -> str:
+    parts = [
+        ("text encoders", stats.encode_s, "device"),
+        ("link", stats.link_s, "link"),
+        ("denoiser", stats.trunk_s, "cloud"),
+        ("decoder", stats.decode_s, "device-2"),
+    ]
+    if stats.blocks_s:
+        parts.insert(1, ("first and last blocks", stats.blocks_s, "device-3"))
+    return bar([Share(name, seconds, f"{seconds:.2f} s", kind) for name, seconds, kind in parts])
+
+
+def _picture_speed(stats: ImageStats) -> str:
+    told = f"{stats.total_s:.2f} s in all, previews included"
+    if stats.reconnects:
+        told += f"; {counted(stats.reconnects, 'reconnect')}, nothing lost"
+    return told
+
+
+def _panel(parts: list[str]) -> str:
+    return f'<div class="ls-panel">{"".join(parts)}</div>'
