@@ -17,6 +17,7 @@ from edge_runtime.api.parameters import parse_object
 from lambda_split.errors import BodyTooLarge, BodyTooSlow, BodyTypeUnsupported
 
 __all__ = [
+    "BODY_TIMEOUT_S",
     "MAX_BODY_BYTES",
     "ClientGone",
     "EventStream",
@@ -27,7 +28,7 @@ __all__ = [
 ]
 
 MAX_BODY_BYTES: Final = 8 * 1024 * 1024
-_BODY_TIMEOUT_S = 30.0
+BODY_TIMEOUT_S: Final = 30.0
 
 Result = TypeVar("Result")
 
@@ -50,13 +51,13 @@ async def read_object(request: Request) -> dict[str, Any]:
         raise BodyTypeUnsupported
     body = bytearray()
     try:
-        async with asyncio.timeout(_BODY_TIMEOUT_S):
+        async with asyncio.timeout(BODY_TIMEOUT_S):
             async for piece in request.stream():
                 body += piece
                 if len(body) > MAX_BODY_BYTES:
                     raise BodyTooLarge(MAX_BODY_BYTES)
     except TimeoutError as error:
-        raise BodyTooSlow(_BODY_TIMEOUT_S) from error
+        raise BodyTooSlow(BODY_TIMEOUT_S) from error
     return parse_object(bytes(body))
 
 

@@ -12,12 +12,13 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from edge_runtime.api.guard import CrowdGuard, is_loopback
+from edge_runtime.api.patience import ImpatientProtocol
 from lambda_split.errors import AddressUnavailable, UsageError
 
-__all__ = ["check_exposure", "listen", "serve_app"]
+__all__ = ["MOST_CONNECTIONS", "check_exposure", "listen", "serve_app"]
 
 _BACKLOG = 128
-_MOST_CONNECTIONS = 512
+MOST_CONNECTIONS = 512
 _LARGEST_PORT = 65535
 _GRACE_S = 5  # answers that are being sent when the server is told to stop
 
@@ -80,10 +81,11 @@ def serve_app(app: ASGIApp, listener: socket.socket, *, path: str) -> None:
         path: Where people find it there.
     """
     config = uvicorn.Config(
-        CrowdGuard(app, _MOST_CONNECTIONS, lambda: len(server.server_state.connections)),
+        CrowdGuard(app, MOST_CONNECTIONS, lambda: len(server.server_state.connections)),
         log_config=None,  # the program's own logging
         access_log=False,
         server_header=False,
+        http=ImpatientProtocol,
         ws="none",
         timeout_graceful_shutdown=_GRACE_S,
     )

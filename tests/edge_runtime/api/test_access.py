@@ -95,6 +95,27 @@ def test_the_key(guarded) -> None:
     assert "secret-key" not in guarded.log()
 
 
+def test_no_log_has_texts_or_the_key(demo_bundle, trunk, tmp_path) -> None:
+    key = tmp_path / "key"
+    key.write_text("secret-key\n", encoding="ascii")
+    key.chmod(0o600)
+    arguments = ("--bundle", str(demo_bundle.path), "--url", trunk.url, "--api-key-file", str(key))
+    with running_api(*arguments, "--log-level", "debug") as server:
+        with server.client(api_key="secret-key") as client:
+            asked = {"model": "demo", "prompt": "My hidden lantern", "max_tokens": 12}
+            said = client.completions.create(**asked).choices[0].text
+            with pytest.raises(openai.BadRequestError):
+                client.completions.create(**asked, stop="", user="somebody")
+            with pytest.raises(openai.NotFoundError):
+                client.completions.create(**{**asked, "model": "another-model"})
+        assert ask(server.url, Authorization="Bearer guessed-key").status == 401
+        assert server.stop() == 0
+        log = server.log()
+        words = ("secret-key", "guessed-key", "lantern", said.strip(), "somebody", "another-model")
+        assert log
+        assert not [word for word in words if word in log]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [

@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import socket
+import time
 import urllib.parse
 
 import openai
@@ -218,6 +219,35 @@ def test_no_such_route_and_no_such_method(api, client) -> None:
     assert caught.value.code == "unknown_url"
     status, _ = post(api, "/models", b"{}")
     assert status == 405
+
+
+@pytest.mark.slow
+def test_who_says_nothing_or_too_little_is_not_waited_for(api) -> None:
+    address = urllib.parse.urlsplit(api.url)
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n"
+    body = b"Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+    whole = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    said = {"nothing": b"", "half a head": head, "a second half": whole + head, "half": head + body}
+    with contextlib.ExitStack() as stack:
+        connections = {}
+        for name, data in said.items():
+            one = socket.create_connection((address.hostname, address.port), timeout=60)
+            connections[name] = stack.enter_context(one)
+            one.sendall(data)
+        begin = time.monotonic()
+        answers = {name: _read_to_end(one) for name, one in connections.items()}
+        assert time.monotonic() - begin > 25
+    assert answers["nothing"] == answers["half a head"] == b""
+    assert answers["a second half"].startswith(b"HTTP/1.1 200 ")
+    assert answers["half"].startswith(b"HTTP/1.1 408 ")
+    assert b"request_timeout" in answers["half"]
+
+
+def _read_to_end(connection: socket.socket) -> bytes:
+    pieces = []
+    while piece := connection.recv(4096):
+        pieces.append(piece)
+    return b"".join(pieces)
 
 
 def test_more_connections_than_it_looks_after(demo_bundle) -> None:
