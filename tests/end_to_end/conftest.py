@@ -7,8 +7,15 @@ from collections.abc import Callable
 
 import pytest
 
-from export import ExportSettings, QuietProgress, export_bundle
+from export import (
+    ExportSettings,
+    ImageExportSettings,
+    QuietProgress,
+    export_bundle,
+    export_image_bundle,
+)
 from lambda_split.bundle import Bundle, WeightFormat, load_bundle
+from lambda_split.image_bundle import ImageBundle, load_image_bundle
 from lambda_split.split import Split
 from tests.tiny_models import save_tiny
 
@@ -49,3 +56,12 @@ def bundle(
         return made[key]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def demo_pictures(tmp_path_factory: pytest.TempPathFactory) -> ImageBundle:
+    """A bundle of the demo image model."""
+    out = tmp_path_factory.mktemp("pictures") / "bundle"
+    settings = ImageExportSettings(weights="fp32")
+    export_image_bundle("demo-image", out, settings, progress=QuietProgress())
+    return load_image_bundle(out)

@@ -17,7 +17,6 @@ from edge_runtime import (
     TextGenerator,
     TextModel,
 )
-from export import ImageExportSettings, QuietProgress, export_image_bundle
 from lambda_split.errors import ConnectionLost, FingerprintRefused
 from tests.servers import TrunkServer, serving
 
@@ -151,19 +150,11 @@ SPEC = PictureSpec(steps=12, seed=5)
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pictures") / "bundle"
-    settings = ImageExportSettings(weights="fp32")
-    export_image_bundle("demo-image", folder, settings, progress=QuietProgress())
-    return folder
-
-
-@pytest.fixture(scope="module")
-def painted(pictures):
+def painted(demo_pictures):
     """The synchronous generator's pictures."""
     with (
         serving("demo-image") as trunk,
-        ImageGenerator.open(pictures, trunk.url, format="fp32") as painter,
+        ImageGenerator.open(demo_pictures, trunk.url, format="fp32") as painter,
     ):
         return {
             prompt: painter.generate(prompt, spec=SPEC)
@@ -172,13 +163,15 @@ def painted(pictures):
 
 
 @pytest.mark.slow
-def test_pictures_through_cancellation_and_a_server_that_is_killed(pictures, painted) -> None:
+def test_pictures_through_cancellation_and_a_server_that_is_killed(demo_pictures, painted) -> None:
     trunk = TrunkServer("demo-image")
     trunk.start()
     first, second = painted
 
     async def scenario():
-        async with await AsyncImageGenerator.open(pictures, trunk.url, format="fp32") as painter:
+        async with await AsyncImageGenerator.open(
+            demo_pictures, trunk.url, format="fp32"
+        ) as painter:
             for delay_s in (0, 0.05, 0.3):
                 task = asyncio.create_task(painter.generate(second, spec=SPEC))
                 await asyncio.sleep(delay_s)
@@ -204,9 +197,9 @@ def test_pictures_through_cancellation_and_a_server_that_is_killed(pictures, pai
 
 
 @pytest.mark.slow
-def test_two_pictures_at_the_same_time(pictures, painted) -> None:
+def test_two_pictures_at_the_same_time(demo_pictures, painted) -> None:
     async def paint(url, prompt):
-        async with await AsyncImageGenerator.open(pictures, url, format="fp32") as painter:
+        async with await AsyncImageGenerator.open(demo_pictures, url, format="fp32") as painter:
             return await painter.generate(prompt, spec=SPEC)
 
     async def scenario():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import openai
+import pytest
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_openai import ChatOpenAI
@@ -22,3 +24,11 @@ def test_a_chain_says_what_the_library_says(api, demo_bundle, trunk) -> None:
     pieces = list(chain.stream({"what": "a fox"}))
     assert "".join(pieces) == expected
     assert len(pieces) > 5
+
+
+@pytest.mark.parametrize("method", ["json_schema", "function_calling"])
+def test_what_would_not_be_honoured_is_refused(api, method) -> None:
+    model = ChatOpenAI(model="demo", base_url=api.url, api_key="none", max_retries=0)
+    schema = {"title": "Fox", "type": "object", "properties": {"name": {"type": "string"}}}
+    with pytest.raises(openai.BadRequestError, match=r"response_format|tools"):
+        model.with_structured_output(schema, method=method).invoke("Tell me of a fox.")
