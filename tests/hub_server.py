@@ -29,6 +29,8 @@ class HubServer:
         fetched: The files whose contents were sent, in order.
         ranges: Files of which only some bytes were asked for.
         tokens: Authorization headers that arrived.
+        failures: Statuses of the next answers, as a proxy in between would send them.
+        failed: How many of these were sent.
     """
 
     url: str
@@ -37,6 +39,8 @@ class HubServer:
     fetched: list[str] = field(default_factory=list)
     ranges: list[str] = field(default_factory=list)
     tokens: set[str] = field(default_factory=set)
+    failures: Iterator[int] = field(default_factory=lambda: iter(()))
+    failed: int = 0
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -59,7 +63,16 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", "0")
         self.end_headers()
 
+    def _fail(self, status: int) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
     def _answer(self, *, send_body: bool) -> None:
+        failure = next(self.hub.failures, None) if "/resolve/" in self.path else None
+        if failure is not None:
+            self.hub.failed += 1
+            return self._fail(failure)
         # /owner/name/resolve/revision/file
         owner, name, _, revision, file = (
             *self.path.split("?")[0].lstrip("/").split("/", 4),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import pathlib
+import time
 from dataclasses import dataclass
 
 from huggingface_hub import (
@@ -32,6 +33,11 @@ from lambda_split.errors import CheckpointInvalid, CheckpointNotFound
 __all__ = ["HubRepository"]
 
 
+_IN_TROUBLE = frozenset({429, 500, 502, 503, 504})  # statuses that may pass
+_PAUSE_S = 1.0
+_FOLDER_TIMEOUT_S = 5  # for names without an owner, most of which are folders' mistyped
+
+
 class _Unreachable(CheckpointNotFound):
     """The file is not in the cache, and the Hub was not asked or did not answer."""
 
@@ -45,23 +51,44 @@ def _unreachable(repository: str, name: str) -> _Unreachable:
 
 
 def _check_reachable(repository: str, name: str, revision: str | None) -> None:
-    """Ask for a file once, where it is not in the cache.
+    """Ask for a file, where it is not in the cache; once more where the Hub is in trouble.
 
-    A download tries six times, which is right for the tenth shard. But a folder's name that was
-    mistyped on a machine without a network should not take half a minute to be told.
+    A download tries eight times, which is right for the tenth shard. But a folder's name that was
+    mistyped should not take half a minute to be told, where there is no network, or a proxy that
+    answers in the Hub's place.
 
     Raises:
-        CheckpointNotFound: there is no way to the Hub.
+        CheckpointNotFound: there is no way to the Hub, or it answers with a failure.
     """
     known = try_to_load_from_cache(repository, name, revision=revision)
     if constants.HF_HUB_OFFLINE or known is not None:
         return
     try:
-        get_hf_file_metadata(hf_hub_url(repository, name, revision=revision))
-    except HfHubHTTPError:
-        return  # an answer: the download will tell which
+        failure = _failure_of(repository, name, revision)
+        if failure in _IN_TROUBLE:
+            time.sleep(_PAUSE_S)
+            failure = _failure_of(repository, name, revision)
     except (HTTPError, OSError) as error:
         raise _unreachable(repository, name) from error
+    if failure is not None:
+        reason = (
+            f"there is no such folder, {name} is not in the cache, and the Hub answered with "
+            f"status {failure}"
+        )
+        raise CheckpointNotFound(repository, reason)
+
+
+def _failure_of(repository: str, name: str, revision: str | None) -> int | None:
+    """The status of an answer that says nothing of the file; None for one that does."""
+    usual_s = constants.HF_HUB_ETAG_TIMEOUT
+    timeout_s = usual_s if "/" in repository else min(usual_s, _FOLDER_TIMEOUT_S)
+    try:
+        url = hf_hub_url(repository, name, revision=revision)
+        get_hf_file_metadata(url, timeout=timeout_s)
+    except HfHubHTTPError as error:
+        # Its subclasses are the Hub's own words: the download will tell which.
+        return error.response.status_code if type(error) is HfHubHTTPError else None
+    return None
 
 
 def _log_once() -> None:

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import pathlib
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -128,6 +131,37 @@ def test_a_server_that_is_not_there_is_said_at_once(
     with pytest.raises(CheckpointNotFound, match="did not answer"):
         open_checkpoint(REPOSITORY)
     assert naps == []
+
+
+@pytest.mark.parametrize(("status", "asked"), [(503, 2), (429, 2), (403, 1), (404, 1), (599, 1)])
+@pytest.mark.parametrize("model", ["mistyped", REPOSITORY])
+def test_a_hub_that_fails_is_said_soon(
+    hub: HubServer, monkeypatch: pytest.MonkeyPatch, model: str, status: int, asked: int
+) -> None:
+    naps: list[float] = []
+    monkeypatch.setattr("time.sleep", naps.append)
+    hub.failures = itertools.repeat(status)
+    with pytest.raises(CheckpointNotFound, match=f"no such folder.*status {status}"):
+        open_checkpoint(model)
+    assert (hub.failed, sum(naps)) == (asked, asked - 1)
+
+
+def test_a_failure_that_passes_is_none(hub: HubServer) -> None:
+    hub.failures = iter([503])
+    assert open_checkpoint(REPOSITORY).revision == COMMIT
+    assert hub.failed == 1
+
+
+def test_a_name_without_an_owner_is_not_waited_for(
+    hub: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lambda_split.partition.hub._FOLDER_TIMEOUT_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        use_endpoint(monkeypatch, f"http://127.0.0.1:{silent.getsockname()[1]}")
+        begin = time.monotonic()
+        with pytest.raises(CheckpointNotFound, match="did not answer"):
+            open_checkpoint("mistyped")
+        assert time.monotonic() - begin < constants.HF_HUB_ETAG_TIMEOUT
 
 
 def test_where_there_is_a_log_the_library_does_not_print_its_lines_as_well(
