@@ -22,9 +22,13 @@ Try:
 from __future__ import annotations
 
 import argparse
+import contextlib
 import pathlib
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from audit.arguments import (
     add_picture_arguments,
@@ -43,6 +47,7 @@ if TYPE_CHECKING:  # the help needs no torch
 
 __all__ = ["add_arguments", "run"]
 
+_ALL_PICTURES = "all attacks on pictures"
 _DEMO_TEXT = pathlib.Path(__file__).parents[1] / "lambda_split/demo_models/text/heldout.jsonl"
 
 
@@ -91,25 +96,40 @@ def run(args: argparse.Namespace) -> int:
     plan = picture_plan(args) if with_pictures else None  # what is wrong with it is told at once
     if (args.out / "results.json").exists() and not args.overwrite:
         raise UsageError(f"{args.out} holds a report already: name another --out, or --overwrite")
-    try:
-        args.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputNotWritable(str(args.out), error.strerror or str(error)) from error
     if args.threads is not None:
         torch.set_num_threads(args.threads)
-    text = _audit_text(args) if with_text else None
-    stopped = text is not None and bool(text.left_out)
-    if plan is None or stopped:
-        results = AuditResults(text=text)
-    else:
-        if text is not None:  # it took minutes: it is there whatever becomes of the pictures
-            write_report(args.out, AuditResults(text=text))
-        pictures = _audit_pictures(args.model or DEMO_IMAGE, plan)
-        results = AuditResults(text=text, pictures=pictures)
-    page = write_report(args.out, results)
+    with _report_folder(args.out):
+        text = _audit_text(args) if with_text else None
+        stopped = text is not None and bool(text.left_out)
+        if text is not None and stopped and plan is not None:
+            text = msgspec.structs.replace(text, left_out=(*text.left_out, _ALL_PICTURES))
+        if plan is None or stopped:
+            results = AuditResults(text=text)
+        else:
+            if text is not None:  # it took minutes: it is there whatever becomes of the pictures
+                write_report(args.out, AuditResults(text=text))
+            pictures = _audit_pictures(args.model or DEMO_IMAGE, plan)
+            results = AuditResults(text=text, pictures=pictures)
+        page = write_report(args.out, results)
     sys.stdout.write(as_markdown(results))
     sys.stdout.write(f"\nreport: {page}\n")
     return 130 if stopped else 0
+
+
+@contextlib.contextmanager
+def _report_folder(folder: pathlib.Path) -> Iterator[None]:
+    """Make a folder, before hours of work are for nothing; gone again where it stays empty."""
+    made = [one for one in (folder, *folder.parents) if not one.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputNotWritable(str(folder), error.strerror or str(error)) from error
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # it is not empty
+            for one in made:
+                one.rmdir()
 
 
 def _audit_text(args: argparse.Namespace) -> TextAudit:

@@ -17,6 +17,7 @@ from audit.text_plan import TextPlan
 from audit.texts import open_reader, read_texts, text_rows
 from audit.whole_model import load_whole
 from lambda_split import __version__
+from lambda_split.counting import counted
 from lambda_split.errors import UsageError
 from lambda_split.partition import Checkpoint
 
@@ -107,8 +108,9 @@ def _prepare(
     room = public.max_positions - plan.reply_tokens
     if min(room, plan.prompt_tokens) < _SHORTEST_PROMPT:
         raise UsageError(
-            f"prompts of {plan.prompt_tokens} and replies of {plan.reply_tokens} tokens: a prompt "
-            f"has at least {_SHORTEST_PROMPT}, and the model {public.max_positions} in all"
+            f"prompts of {plan.prompt_tokens} and replies of "
+            f"{counted(plan.reply_tokens, 'token')}: a prompt has at least "
+            f"{_SHORTEST_PROMPT}, and the model {public.max_positions} in all"
         )
     texts = read_texts(
         path,

@@ -7,6 +7,7 @@ from typing import Final, Literal
 import msgspec
 
 from bench.link_settings import LinkSettings
+from lambda_split.errors import UsageError
 from lambda_split.split import Split
 
 __all__ = ["LINKS", "LOOPBACK", "MODES", "Case", "Link", "Mode", "parse_link"]
@@ -46,11 +47,13 @@ def parse_link(text: str) -> Link:
     Raises:
         UsageError: neither of them.
     """
+    if not text.strip(", "):
+        raise UsageError("a link is not empty: 'loopback' is as fast as it goes")
     for link in LINKS:
         if text.lower() == link.name.lower():
             return link
     LinkSettings.parse(text)
-    return Link(text, text) if text else LOOPBACK
+    return Link(text, text)
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,6 +15,7 @@ from bench.tables import (
     speed_table,
     traffic_table,
 )
+from lambda_split.counting import counted
 
 __all__ = ["REPORT_NAME", "report", "write_report"]
 
@@ -84,10 +85,10 @@ def _title(results: Results) -> str:
 def _speed_text(results: Results) -> str:
     settings = results.settings
     return (
-        f"{settings.prompt_tokens} prompt tokens, {settings.max_new_tokens} new ones, greedy; "
-        f"median (lowest – highest) of {settings.repetitions} after a short one that warms up, "
-        "the links taking turns. The speed is that after the first token. *Everything again*: head "
-        "and trunk compute, and the link carries, all positions for each token."
+        f"{counted(settings.prompt_tokens, 'prompt token')}, {settings.max_new_tokens} new ones, "
+        f"greedy; median (lowest – highest) of {settings.repetitions} after a short one that "
+        "warms up, the links taking turns. The speed is that after the first token. *Everything "
+        "again*: head and trunk compute, and the link carries, all positions for each token."
     )
 
 

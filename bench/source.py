@@ -12,7 +12,7 @@ from bench.results import Model
 from edge_runtime.tokenizer import Tokenizer
 from lambda_split.arguments import read_token_file
 from lambda_split.bundle import WeightFormat, load_bundle
-from lambda_split.errors import ManifestInvalid, ServerUnreachable, UsageError
+from lambda_split.errors import BundleKindWrong, ServerUnreachable, UsageError
 from lambda_split.split import Split
 
 __all__ = ["Source", "open_source"]
@@ -90,7 +90,7 @@ def _bundle(folder: str) -> Source:
     bundle = load_bundle(folder)
     manifest = bundle.manifest
     if manifest.text is None:
-        raise ManifestInvalid(folder, "it is no language model")
+        raise BundleKindWrong(folder, manifest.kind)
     tokenizer = Tokenizer.load(bundle.file(manifest.text.tokenizer), manifest.geometry.vocab_size)
     model = Model(
         id=manifest.model.id,

@@ -12,7 +12,7 @@ from bench.orders import Cost, Generate, Generated, SplitEnds
 from edge_runtime import GenerationStats, RuntimeSettings, SamplingSettings, TextGenerator
 from lambda_split.arguments import read_token_file
 from lambda_split.bundle import Bundle, load_bundle
-from lambda_split.errors import ManifestInvalid
+from lambda_split.errors import BundleKindWrong
 
 __all__ = ["SplitDevice", "split_device"]
 
@@ -84,7 +84,7 @@ def _without_stops(bundle: Bundle) -> Bundle:
     """The bundle, of which no token ends a generation: all are to be equally long."""
     text = bundle.manifest.text
     if text is None:
-        raise ManifestInvalid(str(bundle.path), "it is no language model")
+        raise BundleKindWrong(str(bundle.path), bundle.manifest.kind)
     text = msgspec.structs.replace(text, stop_token_ids=())
     return Bundle(bundle.path, msgspec.structs.replace(bundle.manifest, text=text))
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import onnxruntime
 
 from lambda_split.bundle import Bundle, Graph
+from lambda_split.bundle_files import MANIFEST_NAME
 from lambda_split.errors import GraphInvalid, ManifestInvalid, UsageError
 
 __all__ = [
@@ -114,7 +115,7 @@ def open_graph(
     """
     graph = bundle.manifest.graphs.get(name)
     if graph is None:
-        raise ManifestInvalid(str(bundle.path), f"it has no graph {name!r}")
+        raise ManifestInvalid(str(bundle.path / MANIFEST_NAME), f"it has no graph {name!r}")
     past = {
         f"{kind}.{layer}.{part}": TensorSpec("tensor(float)", (1, kv.heads, None, kv.head_dim))
         for kind in ("past", "present")

@@ -9,7 +9,7 @@ from typing import Self
 from edge_runtime.graphs import HeadRunner, RuntimeSettings, TailRunner, load_head, load_tail
 from edge_runtime.prompt import PromptEncoder, load_prompt_encoder
 from lambda_split.bundle import Bundle, TextSettings, load_bundle
-from lambda_split.errors import ManifestInvalid
+from lambda_split.errors import BundleKindWrong
 from lambda_split.split import Split
 
 __all__ = ["TextModel"]
@@ -63,9 +63,7 @@ class TextModel:
         loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
         text = loaded.manifest.text
         if loaded.manifest.kind != "causal-lm" or text is None:
-            raise ManifestInvalid(
-                str(loaded.path), f"it is no language model but {loaded.manifest.kind}"
-            )
+            raise BundleKindWrong(str(loaded.path), loaded.manifest.kind)
         settings = RuntimeSettings() if runtime is None else runtime
         return cls(loaded, text, load_prompt_encoder(loaded, text), settings)
 

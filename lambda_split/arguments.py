@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import pathlib
+import re
 import stat
 
 from lambda_split.errors import UsageError
@@ -75,6 +76,11 @@ def read_token_file(path: str | os.PathLike[str], option: str = "--token-file") 
     if others and os.name == "posix":
         _logger.warning("%s can be read by other users of this machine", path)
     token = data.strip()
+    if re.search(rb"\ssha256:[0-9a-f]{64}", token):
+        raise UsageError(
+            f"{option} {path}: this is a server's file, which has hashes of tokens; a device needs "
+            "the token itself, which 'lambda-split token NAME' printed when it was made"
+        )
     if not token or len(data) > _MAX_TOKEN_BYTES or not all(0x21 <= b <= 0x7E for b in token):
         raise UsageError(
             f"{option} {path}: it must hold one token of printable ASCII without spaces, at "

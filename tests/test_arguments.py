@@ -5,6 +5,7 @@ import os
 
 import pytest
 
+from cloud.tokens import Grant, digest_of, new_token
 from lambda_split.arguments import non_negative, positive, read_token_file, split_pair
 from lambda_split.errors import UsageError
 from lambda_split.split import Split
@@ -66,6 +67,15 @@ def test_a_token_that_fits_no_header_is_refused(tmp_path, content):
     with pytest.raises(UsageError) as caught:
         read_token_file(path)
     assert str(path) in str(caught.value)
+
+
+def test_a_server_s_token_file_is_told_as_what_it_is(tmp_path):
+    token = new_token()
+    path = tmp_path / "tokens"
+    path.write_text(f"# devices\n{Grant('phone', digest_of(token)).line()}\n", encoding="ascii")
+    with pytest.raises(UsageError, match="server's file, which has hashes") as caught:
+        read_token_file(path)
+    assert digest_of(token).hex() not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["absent", "", "a\0b"])

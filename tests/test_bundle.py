@@ -103,8 +103,9 @@ def test_another_schema(folder, schema) -> None:
 )
 def test_malformed(folder, text) -> None:
     (folder / MANIFEST_NAME).write_bytes(text.encode("utf-8", "surrogateescape"))
-    with pytest.raises(ManifestInvalid):
+    with pytest.raises(ManifestInvalid) as caught:
         load_bundle(folder)
+    assert str(caught.value).startswith(f"the bundle's {folder / MANIFEST_NAME} cannot be used: ")
 
 
 def test_larger_than_any_manifest(folder) -> None:

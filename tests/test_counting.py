@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lambda_split.counting import counted
+from lambda_split.errors import PromptTooLong, SplitImpossible
 
 
 @pytest.mark.parametrize(
@@ -13,3 +14,8 @@ from lambda_split.counting import counted
 )
 def test_one_is_one(number, expected) -> None:
     assert counted(number, "token") == expected
+
+
+def test_errors_count_so_too() -> None:
+    assert "2 tokens but the session holds 1 position: " in str(PromptTooLong("less", 2, 1))
+    assert "from a model of 1 layer: " in str(SplitImpossible(1, 1, 1))

@@ -8,6 +8,7 @@ from audit.reporting.picture_summary import attack_table, format_sentence, setti
 from audit.reporting.text_summary import cost_table, defence_sentence, findings_table
 from audit.results import TextAudit
 from audit.results_file import AuditResults
+from lambda_split.counting import counted
 
 __all__ = ["as_markdown"]
 
@@ -46,8 +47,9 @@ def _ended_early(audit: TextAudit) -> list[str]:
 def _pictures(results: PictureResults) -> list[str]:
     found, control = results.prompts.recovered, results.control.recovered
     prompts = (
-        f"**Prompts.** {found.value:.1%} of the tokens of {len(results.captions)} prompts were "
-        f"found ({found.low:.0%} to {found.high:.0%}) in {results.prompts.seconds:.1f} s; from "
+        f"**Prompts.** {found.value:.1%} of the tokens of "
+        f"{counted(len(results.captions), 'prompt')} were found "
+        f"({found.low:.0%} to {found.high:.0%}) in {results.prompts.seconds:.1f} s; from "
         f"noise {control.value:.1%}."
     )
     return [

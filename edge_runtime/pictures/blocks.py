@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from edge_runtime.graph_session import RuntimeSettings, TensorSpec
 from edge_runtime.pictures.graphs import PictureGraph, open_picture_graph
+from lambda_split.bundle_files import MANIFEST_NAME
 from lambda_split.errors import GraphInvalid, ManifestInvalid
 from lambda_split.image_bundle import ImageBundle
 from lambda_split.wire.pictures.layout import DeepGeometry
@@ -139,7 +140,7 @@ def load_blocks(bundle: ImageBundle, settings: RuntimeSettings) -> BlockRunner:
     """
     blocks = bundle.manifest.blocks
     if blocks is None:
-        raise ManifestInvalid(str(bundle.path), "it has no blocks of the denoiser")
+        raise ManifestInvalid(str(bundle.path / MANIFEST_NAME), "it has no blocks of the denoiser")
     geometry = DeepGeometry(blocks.input_channels, blocks.output_channels, blocks.reduction)
     channels = bundle.manifest.latents.channels
     between = {"embedding": TensorSpec(_FLOAT, (None, None))}

@@ -16,6 +16,7 @@ from edge_runtime.graph_session import (
     open_session,
     quiet_run_options,
 )
+from lambda_split.bundle_files import MANIFEST_NAME
 from lambda_split.errors import GraphInvalid, ManifestInvalid
 from lambda_split.image_bundle import ImageBundle, ImageGraph
 
@@ -83,7 +84,7 @@ def open_picture_graph(
     """
     graph = bundle.manifest.graphs.get(name)
     if graph is None:
-        raise ManifestInvalid(str(bundle.path), f"it has no graph {name!r}")
+        raise ManifestInvalid(str(bundle.path / MANIFEST_NAME), f"it has no graph {name!r}")
     session = open_session(bundle.file(graph.file), graph.file, settings)
     check_roles(session, graph.file, graph.inputs, graph.outputs, taken=inputs, given=outputs)
     return PictureGraph(session, graph)

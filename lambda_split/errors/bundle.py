@@ -47,7 +47,7 @@ class ManifestInvalid(BundleError):
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.path} is not a valid manifest: {self.reason}"
+        return f"the bundle's {self.path} cannot be used: {self.reason}"
 
 
 @dataclass(eq=False)

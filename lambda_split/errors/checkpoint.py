@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lambda_split.counting import counted
 from lambda_split.errors.base import LambdaSplitError
 
 __all__ = [
@@ -116,7 +117,8 @@ class SplitImpossible(CheckpointError):
     def __str__(self) -> str:
         return (
             f"cannot cut {self.head_layers} head and {self.tail_layers} tail layers from a model "
-            f"of {self.layer_count} layers: both must be at least 0 and leave the trunk at least 1"
+            f"of {counted(self.layer_count, 'layer')}: both must be at least 0 and leave the trunk "
+            "at least 1"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lambda_split.counting import counted
 from lambda_split.errors.base import LambdaSplitError
 
 __all__ = [
@@ -60,8 +61,8 @@ class PromptTooLong(UsageError):
 
     def __str__(self) -> str:
         return (
-            f"the prompt has {self.tokens} tokens but the session holds "
-            f"{self.max_positions} positions: {self.reason}"
+            f"the prompt has {counted(self.tokens, 'token')} but the session holds "
+            f"{counted(self.max_positions, 'position')}: {self.reason}"
         )
 
 

@@ -163,6 +163,37 @@ def test_a_split_that_the_model_has_not(tmp_path, capsys) -> None:
     assert "8" in capsys.readouterr().err
 
 
+def test_what_is_refused_leaves_no_folder(tmp_path, capsys) -> None:
+    out = tmp_path / "new" / "out"
+    assert main(["audit", str(tmp_path / "nosuch"), "--out", str(out)]) == 1
+    assert main(["audit", "demo", "--reply-tokens", "1", "--prompt-tokens", "1", "--out", str(out)])
+    assert "prompts of 1 and replies of 1 token: a prompt has" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+    # One that was there stays.
+    (tmp_path / "mine").mkdir()
+    assert main(["audit", str(tmp_path / "nosuch"), "--out", str(tmp_path / "mine")]) == 1
+    assert (tmp_path / "mine").is_dir()
+
+
+@pytest.mark.slow
+def test_ctrl_c_during_the_texts_tells_that_pictures_are_untried(
+    tmp_path, capsys, monkeypatch
+) -> None:
+    def stop_at_the_second(_bar, name: str, _share: float) -> None:
+        if "2+1" in name:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("audit.command._Bar.__call__", stop_at_the_second)
+    splits = ["--split", "1,1", "--split", "2,1"]
+    small = ["--texts", "2", "--prompt-tokens", "6", "--reply-tokens", "2", "--defence", "none"]
+    assert main(["audit", *splits, *small, "--out", str(tmp_path / "out")]) == 130
+    told = capsys.readouterr().out
+    assert "**Ended early.** Not tried: search, tail and replay at 2+1 layers; " in told
+    assert "; all attacks on pictures." in told
+    assert "all attacks on pictures" in (tmp_path / "out/report.html").read_text("utf-8")
+    assert read_results(tmp_path / "out/results.json").pictures is None
+
+
 def test_a_place_that_is_a_file(tmp_path, capsys) -> None:
     (tmp_path / "file").write_text("")
     assert main(["audit", "--out", str(tmp_path / "file")]) == 1

@@ -87,6 +87,7 @@ def test_it_is_ended_goes_on_and_reports(tmp_path) -> None:
     ("arguments", "complaint"),
     [
         (("--link", "rtt=80"), "the link 'rtt=80': '80' is not a number with one of"),
+        (("--link", ""), "a link is not empty"),
         (("--link", "speed=1ms"), "a link has no 'speed': it has rtt, jitter, up"),
         (("--link", "rtt=1ms,rtt=2ms"), "rtt is given twice"),
         (("demo-image",), "is a text-to-image pipeline: bench measures language models"),

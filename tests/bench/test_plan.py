@@ -121,7 +121,6 @@ def test_a_slow_link_and_a_long_context_take_longer():
     ("text", "expected"),
     [
         ("loopback", LOOPBACK),
-        ("", LOOPBACK),
         ("lan", LAN),
         ("mobile", MOBILE),
         ("rtt=80ms,up=20Mbit", Link("rtt=80ms,up=20Mbit", "rtt=80ms,up=20Mbit")),
@@ -129,6 +128,12 @@ def test_a_slow_link_and_a_long_context_take_longer():
 )
 def test_links_have_names_or_descriptions(text, expected):
     assert parse_link(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", " ", ","])
+def test_a_link_is_not_empty(text):
+    with pytest.raises(UsageError, match="not empty: 'loopback'"):
+        parse_link(text)
 
 
 def test_a_link_that_makes_no_sense():
@@ -179,7 +184,7 @@ def test_arguments_that_contradict_each_other(changes, complaint):
 @pytest.mark.parametrize(
     ("changes", "error", "complaint"),
     [
-        ({"prompt_tokens": 1000}, PromptTooLong, "1032 tokens .* 1024 positions: take less"),
+        ({"prompt_tokens": 1000}, PromptTooLong, "1,032 tokens .* 1,024 positions: take less"),
         ({"max_context": 1025}, UsageError, "the model has 1024 positions"),
         ({"max_context": 8}, UsageError, "0, or more than 8"),
     ],
