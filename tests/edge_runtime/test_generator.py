@@ -191,7 +191,7 @@ def test_a_bundle_of_another_kind_is_refused(tmp_path) -> None:
     manifest = write_text_bundle(tmp_path).manifest
     write_manifest(tmp_path, msgspec.structs.replace(manifest, kind="diffusion"))
     with hostile_server(_behave) as server:
-        with pytest.raises(ManifestInvalid, match="manifest.json cannot be used: .*diffusion"):
+        with pytest.raises(ManifestInvalid, match=r"manifest\.json cannot be used: .*diffusion"):
             TextGenerator.open(tmp_path, server.url)
         assert not server.peers
 
