@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import time
-import uuid
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 import msgspec
-from msgspec import UNSET
 
-from edge_runtime.api.generating import Delta, TextPlan
+from edge_runtime.api.generating import Delta
 from edge_runtime.api.likelihoods import chat_logprobs
 from edge_runtime.api.parameters import parse_request, without_neutral
 from edge_runtime.api.planning import check_stream_options, text_plan
@@ -28,7 +25,7 @@ from edge_runtime.api.replies import (
 from edge_runtime.api.requests import CHAT_NEUTRAL, MESSAGE_NEUTRAL, ChatMessage, ChatRequest
 from edge_runtime.api.text_answer import TextAnswer
 from edge_runtime.chat import Message
-from edge_runtime.sessions.served import ServedModels, ServedText
+from edge_runtime.sessions.served import ServedModels
 from lambda_split.errors import ParameterInvalid
 
 __all__ = ["ChatAnswer", "plan_chat"]
@@ -101,12 +98,7 @@ def _alternatives(request: ChatRequest) -> int | None:
 class ChatAnswer(TextAnswer):
     """A chat's answer in the making."""
 
-    def __init__(
-        self, served: ServedText, plan: TextPlan, *, streams: bool, with_usage: bool
-    ) -> None:
-        super().__init__(served, plan, streams=streams, with_usage=with_usage)
-        self._id = f"chatcmpl-{uuid.uuid4().hex}"
-        self._created = int(time.time())
+    prefix = "chatcmpl"
 
     def whole(self, choices: Sequence[Sequence[Delta]], usage: Usage) -> ChatCompletion:
         """All of it at once."""
@@ -145,24 +137,12 @@ class ChatAnswer(TextAnswer):
 
     def usage_event(self, usage: Usage) -> ChatChunk:
         """The last chunk, where the usage was asked for."""
-        return msgspec.structs.replace(self._bare(), usage=usage)
-
-    def _bare(self) -> ChatChunk:
-        return ChatChunk(
-            id=self._id,
-            created=self._created,
-            model=self.served.id,
-            system_fingerprint=self.served.fingerprint,
-            choices=[],
-            usage=None if self.with_usage else UNSET,
-        )
+        return msgspec.structs.replace(self.bare(ChatChunk), usage=usage)
 
     def _chunk(self, index: int, delta: ChatDelta, **facts: Any) -> ChatChunk:  # noqa: ANN401  # the choice's other fields
         choice = ChatChunkChoice(index=index, delta=delta, **facts)
-        return msgspec.structs.replace(self._bare(), choices=[choice])
+        return msgspec.structs.replace(self.bare(ChatChunk), choices=[choice])
 
     def _logprobs(self, deltas: Sequence[Delta]) -> ChatLogprobs | None:
-        if self.plan.top_logprobs is None:
-            return None
-        tokens = [token for delta in deltas for token in delta.tokens]
-        return chat_logprobs(tokens, self.served.tokenizer)
+        tokens = self.told(deltas)
+        return None if tokens is None else chat_logprobs(tokens, self.served.tokenizer)

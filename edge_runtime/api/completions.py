@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import time
-import uuid
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 import msgspec
-from msgspec import UNSET
 
-from edge_runtime.api.generating import Delta, TextPlan
+from edge_runtime.api.generating import Delta
 from edge_runtime.api.likelihoods import completion_logprobs
 from edge_runtime.api.parameters import parse_request
 from edge_runtime.api.planning import check_stream_options, text_plan
@@ -19,7 +16,7 @@ from edge_runtime.api.replies import Completion, CompletionChoice, CompletionLog
 from edge_runtime.api.requests import COMPLETION_NEUTRAL, CompletionRequest
 from edge_runtime.api.text_answer import TextAnswer
 from edge_runtime.prompt import Prompt
-from edge_runtime.sessions.served import ServedModels, ServedText
+from edge_runtime.sessions.served import ServedModels
 from lambda_split.errors import ParameterInvalid
 
 __all__ = ["CompletionAnswer", "plan_completion"]
@@ -69,12 +66,7 @@ def _prompts(request: CompletionRequest) -> list[Prompt]:
 class CompletionAnswer(TextAnswer):
     """A completion in the making."""
 
-    def __init__(
-        self, served: ServedText, plan: TextPlan, *, streams: bool, with_usage: bool
-    ) -> None:
-        super().__init__(served, plan, streams=streams, with_usage=with_usage)
-        self._id = f"cmpl-{uuid.uuid4().hex}"
-        self._created = int(time.time())
+    prefix = "cmpl"
 
     def whole(self, choices: Sequence[Sequence[Delta]], usage: Usage) -> Completion:
         """All of it at once."""
@@ -87,7 +79,7 @@ class CompletionAnswer(TextAnswer):
             )
             for index, deltas in enumerate(choices)
         ]
-        return msgspec.structs.replace(self._bare(), choices=listed, usage=usage)
+        return msgspec.structs.replace(self.bare(Completion), choices=listed, usage=usage)
 
     async def events(
         self, deltas: AsyncGenerator[Delta, None]
@@ -100,24 +92,12 @@ class CompletionAnswer(TextAnswer):
                 finish_reason=delta.finish_reason,
                 logprobs=self._logprobs([delta]),
             )
-            yield msgspec.structs.replace(self._bare(), choices=[choice])
+            yield msgspec.structs.replace(self.bare(Completion), choices=[choice])
 
     def usage_event(self, usage: Usage) -> Completion:
         """The last chunk, where the usage was asked for."""
-        return msgspec.structs.replace(self._bare(), usage=usage)
-
-    def _bare(self) -> Completion:
-        return Completion(
-            id=self._id,
-            created=self._created,
-            model=self.served.id,
-            system_fingerprint=self.served.fingerprint,
-            choices=[],
-            usage=None if self.with_usage else UNSET,
-        )
+        return msgspec.structs.replace(self.bare(Completion), usage=usage)
 
     def _logprobs(self, deltas: Sequence[Delta]) -> CompletionLogprobs | None:
-        if self.plan.top_logprobs is None:
-            return None
-        tokens = [token for delta in deltas for token in delta.tokens]
-        return completion_logprobs(tokens, self.served.tokenizer)
+        tokens = self.told(deltas)
+        return None if tokens is None else completion_logprobs(tokens, self.served.tokenizer)

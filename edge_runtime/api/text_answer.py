@@ -4,34 +4,45 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import time
+import uuid
 from collections.abc import AsyncGenerator, Sequence
+from typing import ClassVar, TypeVar
 
 import msgspec
+from msgspec import UNSET
 from starlette.requests import Request
 from starlette.responses import Response
 
-from edge_runtime.api.generating import Delta, TextPlan, deltas_of, usage_of
-from edge_runtime.api.replies import Usage
+from edge_runtime.api.generating import Delta, SampledToken, TextPlan, deltas_of, usage_of
+from edge_runtime.api.replies import ChatChunk, Completion, Usage
 from edge_runtime.api.responding import EventStream, json_response, while_connected
 from edge_runtime.sessions.served import ServedText
 from edge_runtime.stats import GenerationStats
 
 __all__ = ["TextAnswer"]
 
+Reply = TypeVar("Reply", ChatChunk, Completion)
+
 
 class TextAnswer(abc.ABC):
     """What a plan's texts are put into.
 
     Attributes:
+        prefix: What the ids of its kind begin with.
         served: The model.
         plan: What is generated.
         streams: Whether it goes out as it is made.
         with_usage: Whether a stream ends with the usage.
     """
 
+    prefix: ClassVar[str]
+
     def __init__(
         self, served: ServedText, plan: TextPlan, *, streams: bool, with_usage: bool
     ) -> None:
+        self._id = f"{self.prefix}-{uuid.uuid4().hex}"
+        self._created = int(time.time())
         self.served = served
         self.plan = plan
         self.streams = streams
@@ -53,6 +64,23 @@ class TextAnswer(abc.ABC):
     @abc.abstractmethod
     def usage_event(self, usage: Usage) -> msgspec.Struct:
         """The stream's last event, where the usage was asked for."""
+
+    def bare(self, kind: type[Reply]) -> Reply:
+        """An answer without choices, or an event of one; without usage or room for it, if asked."""
+        return kind(
+            id=self._id,
+            created=self._created,
+            model=self.served.id,
+            system_fingerprint=self.served.fingerprint,
+            choices=[],
+            usage=None if self.with_usage else UNSET,
+        )
+
+    def told(self, deltas: Sequence[Delta]) -> list[SampledToken] | None:
+        """The tokens whose log-probabilities are told; None where nobody asked for them."""
+        if self.plan.top_logprobs is None:
+            return None
+        return [token for delta in deltas for token in delta.tokens]
 
     async def respond(self, request: Request) -> Response:
         """Generate, and answer.

@@ -11,24 +11,18 @@ import openai
 import PIL.Image
 import pytest
 import schemathesis
-from schemathesis import GenerationMode, checks
+from schemathesis import GenerationMode
 
 from edge_runtime import ImageGenerator, PictureSpec
 from export import ImageExportSettings, export_image_bundle
 from lambda_split.image_bundle import load_image_bundle
+from tests.edge_runtime.api.described import CHECKS, few
 from tests.edge_runtime.api.servers import running_api
 from tests.servers import serving
 from tests.tiny_pipelines import save_tiny_pipeline
 
 SIZE = "64x48"
 FEW = {"steps": 2, "guidance": 3.0, "seed": 5}
-CHECKS = [
-    checks.not_a_server_error,
-    checks.status_code_conformance,
-    checks.content_type_conformance,
-    checks.response_schema_conformance,
-]
-
 pytestmark = pytest.mark.slow
 
 
@@ -142,12 +136,7 @@ def test_no_described_request_breaks_the_server(both) -> None:
     operation = described["/v1/images/generations"]["POST"]
 
     @hypothesis.given(case=operation.as_strategy(generation_mode=GenerationMode.POSITIVE))
-    @hypothesis.settings(
-        max_examples=15,
-        deadline=None,
-        derandomize=True,
-        suppress_health_check=list(hypothesis.HealthCheck),
-    )
+    @few
     def send(case) -> None:
         case.body = {**case.body, "steps": 1, "n": 1}  # so that it is soon done
         case.call_and_validate(checks=CHECKS, timeout=120)
