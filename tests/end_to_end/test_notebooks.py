@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pathlib
 import re
@@ -13,7 +14,7 @@ import nbclient
 import nbformat
 import pytest
 
-from tests.servers import TrunkServer
+from tests.servers import TrunkServer, serving
 
 ROOT = pathlib.Path(__file__).parents[2]
 TOUR = ROOT / "docs" / "notebooks" / "tour.ipynb"
@@ -62,22 +63,49 @@ def prepared(tmp_path_factory):
             server.close()
 
 
+class Client(nbclient.NotebookClient):
+    """Has something done when a cell prints its first line."""
+
+    when_it_prints = None
+
+    def process_message(self, msg, cell, cell_index):
+        begins = msg["msg_type"] == "stream" and not cell.outputs
+        output = super().process_message(msg, cell, cell_index)
+        if begins and self.when_it_prints is not None:
+            self.when_it_prints(self, cell)
+        return output
+
+
 @pytest.fixture
-def execute(prepared, tmp_path, monkeypatch):
-    """Runs the cells of a notebook; its outputs are in it then."""
-    folder, urls = prepared
+def execute(tmp_path, monkeypatch):
+    """Runs a notebook's cells in a folder; its outputs are in it then."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     for name in ("JUPYTER_RUNTIME_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR"):
         monkeypatch.setenv(name, str(tmp_path / name))
+
+    def executing(notebook: nbformat.NotebookNode, folder=tmp_path, when_it_prints=None):
+        client = Client(
+            notebook,
+            timeout=120,
+            allow_errors=when_it_prints is not None,
+            resources={"metadata": {"path": str(folder)}},
+        )
+        client.when_it_prints = when_it_prints
+        return client.execute()
+
+    return executing
+
+
+@pytest.fixture
+def execute_as_told(execute, prepared):
+    """The same after what the first cell says, with its servers where they really are."""
+    folder, urls = prepared
 
     def executing(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
         for cell in notebook.cells:
             for shown, real in urls.items():
                 cell.source = cell.source.replace(shown, real)
-        client = nbclient.NotebookClient(
-            notebook, timeout=120, resources={"metadata": {"path": str(folder)}}
-        )
-        return client.execute()
+        return execute(notebook, folder)
 
     return executing
 
@@ -91,8 +119,8 @@ def _shown(cell) -> str:
 
 
 @pytest.mark.slow
-def test_the_tour(execute) -> None:
-    cells = [cell for cell in execute(_tour()).cells if cell.cell_type == "code"]
+def test_the_tour(execute_as_told) -> None:
+    cells = [cell for cell in execute_as_told(_tour()).cells if cell.cell_type == "code"]
     for cell in cells:
         assert cell.outputs, cell.source
         for output in cell.outputs:
@@ -113,9 +141,53 @@ def test_the_tour(execute) -> None:
 
 
 @pytest.mark.slow
-def test_the_pages_examples(execute) -> None:
+def test_the_pages_examples(execute_as_told) -> None:
     examples = PYTHON.findall(PAGE.read_text(encoding="utf-8"))
     cells = [nbformat.v4.new_code_cell(example) for example in examples]
-    pictures, text = execute(nbformat.v4.new_notebook(cells=cells)).cells
+    pictures, text = execute_as_told(nbformat.v4.new_notebook(cells=cells)).cells
     assert _shown(pictures).count("data:image/png;base64,") == 1  # each in place of the one before
     assert _said(text)
+
+
+STOPPED = """
+from edge_runtime import AsyncTextGenerator, SamplingSettings, TextGenerator
+greedy = SamplingSettings(temperature=0)
+llm = TextGenerator.open(*place)
+twin = await AsyncTextGenerator.open(*place)
+wanted = llm.generate("The fox", max_new_tokens=20, sampling=greedy).token_ids
+# ---
+while True:
+    print("on")
+    llm.generate("Once upon a time", max_new_tokens=99)
+# ---
+print(llm.generate("The fox", max_new_tokens=20, sampling=greedy).token_ids == wanted)
+# ---
+while True:
+    print("on")
+    await twin.generate("Once upon a time", max_new_tokens=99)
+# ---
+print((await twin.generate("The fox", max_new_tokens=20, sampling=greedy)).token_ids == wanted)
+llm.close()
+await twin.aclose()
+"""
+
+
+@pytest.mark.slow
+def test_the_stop_button_ends_a_generation_and_leaves_the_generator_usable(execute, bundle) -> None:
+    """As the page says: in a synchronous call, and while a cell awaits."""
+
+    def interrupt(client, cell):
+        if cell.source.startswith("while True"):
+            pressed.append(asyncio.ensure_future(client.km.interrupt_kernel()))
+
+    pressed: list[asyncio.Future] = []
+    with serving("demo") as server:
+        place = f"place = ({str(bundle('demo', weights='int4').path)!r}, {server.url!r})"
+        sources = [source.strip() for source in (place + STOPPED).split("# ---")]
+        cells = [nbformat.v4.new_code_cell(source) for source in sources]
+        notebook = execute(nbformat.v4.new_notebook(cells=cells), when_it_prints=interrupt)
+    _, stopped, after, stopped_awaiting, last = notebook.cells
+    assert len(pressed) == 2
+    for cell in (stopped, stopped_awaiting):
+        assert cell.outputs[-1].ename in {"KeyboardInterrupt", "CancelledError"}
+    assert _said(after) == _said(last) == "True\n"
