@@ -93,7 +93,7 @@ def picture(pixels: Pixels, name: str, *, sharp: bool = True, download: str = ""
 def quote(text: str, *, longest: int = 280) -> str:
     """A text as it was written, its beginning left out where it is long."""
     shown = text if len(text) <= longest else f"… {text[-longest:]}"
-    return f'<div class="ls-quote">{html.escape(shown)}</div>'
+    return f'<div class="ls-quote" dir="auto">{html.escape(shown)}</div>'
 
 
 def status(text: str, *, trouble: bool = False) -> str:

@@ -1,0 +1,111 @@
+"""The panel: what it says, and that nothing in it is taken for markup."""
+
+from __future__ import annotations
+
+import base64
+import re
+
+import numpy as np
+import pytest
+
+from edge_runtime.pictures.png import encode_png
+from edge_runtime.pictures.stream import ImageStats
+from edge_runtime.stats import GenerationStats
+from edge_runtime.ui.heat_map import heat_map
+from edge_runtime.ui.markup import picture, quote, status
+from edge_runtime.ui.panels import PictureWire, TextWire, picture_panel, text_panel
+from lambda_split.split import Split
+
+ATTACK = '<img src="http://192.0.2.1/a.png" onerror="alert(1)">&'
+STATES = np.random.default_rng(0).normal(size=(7, 32)).astype(np.float32)
+STATS = GenerationStats(
+    prompt_tokens=5,
+    cached_tokens=3,
+    completion_tokens=4,
+    ttft_s=0.25,
+    total_s=1.0,
+    head_s=0.1,
+    link_s=0.2,
+    trunk_s=0.4,
+    tail_s=0.004,
+    bytes_up=12345,
+    bytes_down=678,
+    round_trips=4,
+    reconnects=1,
+)
+PICTURE_STATS = ImageStats(
+    total_s=3.5, encode_s=0.25, link_s=0.5, trunk_s=2.0, decode_s=0.75, bytes_up=999, bytes_down=1
+)
+
+
+def text_of(markup: str) -> str:
+    return " ".join(re.sub(r"<[^>]*>", " ", markup).split())
+
+
+def test_a_text_s_panel_says_what_crossed_and_what_did_not() -> None:
+    wire = TextWire(Split(1, 2), 8, "fp16", "a question", "an answer", STATS, STATES)
+    markup = text_panel(wire)
+    said = text_of(markup)
+    for told in (
+        "head 1 layer, here trunk 5 layers, in the cloud tail 2 layers, here",
+        "12,345 bytes up 678 bytes down 4 round trips",
+        "32 numbers as fp16; the last 7 are shown",
+        "a question an answer",
+        "head 25.0 ms link 50.0 ms trunk 100.0 ms tail 1.0 ms",
+        "first token after 250 ms; 4.0 tokens/s; 3 prompt tokens still held",
+        "1 reconnect, nothing lost",
+        "no encryption",
+    ):
+        assert told in said, told
+    (source,) = re.findall(r'src="data:image/png;base64,([^"]*)"', markup)
+    assert base64.b64decode(source) == encode_png(heat_map(STATES))
+
+
+def test_before_anything_was_sent() -> None:
+    assert "Nothing yet" in text_panel(TextWire(None, 8, "fp16"))
+    assert "when the session begins" in text_panel(TextWire(None, 8, "fp16"))
+    nothing = np.zeros((0, 32), np.float32)
+    empty = TextWire(Split(0, 0), 8, "fp16", "q", "", GenerationStats(), nothing)
+    assert "Nothing yet" in text_panel(empty)
+    assert "0 layers, here" in text_panel(empty)
+    assert "Nothing yet" in picture_panel(PictureWire("whole", "fp16"))
+
+
+@pytest.mark.parametrize(
+    ("split", "told"), [("whole", "predicted noise comes back"), ("deep", "features go both ways")]
+)
+def test_a_picture_s_panel(split, told) -> None:
+    said = text_of(picture_panel(PictureWire(split, "nf4-delta", "a cat", PICTURE_STATS, STATES)))
+    assert f"{told}, as nf4-delta" in said
+    assert "999 bytes up 1 bytes down" in said
+    assert "text encoders 0.25 s link 0.50 s denoiser 2.00 s decoder 0.75 s" in said
+    assert "a cat" in said
+    assert ("first and last blocks" in said) == (split == "deep")
+
+
+def test_what_a_person_or_a_model_writes_is_no_markup() -> None:
+    wire = TextWire(Split(1, 1), 8, "fp16", ATTACK, ATTACK, STATS, STATES)
+    pixels = np.zeros((2, 2, 3), np.uint8)
+    for markup in (
+        text_panel(wire),
+        picture_panel(PictureWire("whole", "fp16", ATTACK, PICTURE_STATS, STATES)),
+        quote(ATTACK),
+        status(ATTACK),
+        picture(pixels, ATTACK, download=ATTACK),
+    ):
+        assert "onerror=&quot;" in markup
+        assert '<img src="http' not in markup
+        assert 'onerror="' not in markup
+
+
+def test_long_texts_end_where_they_end() -> None:
+    shown = text_of(quote("x" * 1000 + " the end"))
+    assert shown.startswith("… x")
+    assert shown.endswith("the end")
+    assert len(shown) < 300
+    assert quote("short") == '<div class="ls-quote" dir="auto">short</div>'
+
+
+def test_nothing_to_say() -> None:
+    assert status("") == ""
+    assert 'class="ls-status ls-trouble" role="status"' in status("no", trouble=True)
