@@ -87,7 +87,11 @@ class ChatTab:
             **answering,
         )
         self._again.click(self._ask_again, inputs=[self._conversation, *settings], **answering)
-        at_once: dict[str, Any] = {"queue": False, "api_visibility": "private"}
+        at_once: dict[str, Any] = {
+            "concurrency_limit": None,
+            "show_progress": "hidden",
+            "api_visibility": "private",
+        }
         self._stop.click(self._on_stop, **at_once)
         gr.on([self._clear.click, self._chat.clear], self._on_clear, outputs=shown, **at_once)
 

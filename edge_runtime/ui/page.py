@@ -42,7 +42,7 @@ def build_page(
             toggle = gr.Button(
                 "Light or dark", elem_id="ls-dark", min_width=130, size="sm", scale=0
             )
-        toggle.click(None, js=DARK_TOGGLE, queue=False, api_visibility="private")
+        toggle.click(None, js=DARK_TOGGLE, api_visibility="private")
         with gr.Tabs():
             if text is not None:
                 with gr.Tab("Chat", id="chat"):

@@ -75,7 +75,7 @@ class PictureTab:
             show_progress="hidden",
             api_visibility="private",
         )
-        self._stop.click(self._on_stop, queue=False, api_visibility="private")
+        self._stop.click(self._on_stop, concurrency_limit=None, api_visibility="private")
 
     async def _paint(
         self, request: gr.Request, prompt: str, *values: FieldValue

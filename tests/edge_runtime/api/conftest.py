@@ -1,26 +1,11 @@
-"""What the tests of the local API share: the shipped model, its trunk, and one server."""
+"""What the tests of the local API share: servers, beside the shipped model and its trunk."""
 
 from __future__ import annotations
 
 import pytest
 
-from export import ExportSettings, QuietProgress, export_bundle
-from lambda_split.bundle import load_bundle
 from tests.edge_runtime.api.servers import await_sessions, running_api
 from tests.servers import serving
-
-
-@pytest.fixture(scope="session")
-def demo_bundle(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("api") / "bundle"
-    export_bundle("demo", folder, ExportSettings(weights="int4"), progress=QuietProgress())
-    return load_bundle(folder)
-
-
-@pytest.fixture(scope="session")
-def trunk():
-    with serving("demo", "--dtype", "float32", "--metrics-port", "0") as server:
-        yield server
 
 
 @pytest.fixture(scope="session")

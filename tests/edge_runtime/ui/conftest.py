@@ -1,0 +1,110 @@
+"""The page with both shipped models behind it, and a browser to look at it with."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from export import ImageExportSettings, export_image_bundle
+from lambda_split.image_bundle import ImageBundle, load_image_bundle
+from tests.edge_runtime.ui.driving import READY_MS
+from tests.servers import TrunkServer, serving
+
+
+@dataclass(frozen=True)
+class Served:
+    """A page and what stands behind it.
+
+    Attributes:
+        url: The page's address.
+        trunk: Of the language model; tests may stop and start it.
+        text: Its bundle's folder.
+        denoiser: Of the pipeline.
+        pictures: Its bundle.
+        network: Every address that the page's process asked for.
+    """
+
+    url: str
+    trunk: TrunkServer
+    text: str
+    denoiser: TrunkServer
+    pictures: ImageBundle
+    network: str
+
+
+@contextlib.contextmanager
+def serving_page(network: str, *arguments: str) -> Iterator[str]:
+    """``lambda-split ui`` in a process of its own, as people start it; its address."""
+    command = [sys.executable, "-m", "tests.edge_runtime.ui.watched", network]
+    process = subprocess.Popen(
+        [*command, "--port", "0", "--threads", "1", *arguments], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        line = process.stdout.readline()
+        match = re.fullmatch(r"listening on (http://\S+)\n", line)
+        assert match, line
+        yield match[1]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def served(demo_bundle, tmp_path_factory) -> Iterator[Served]:
+    place = tmp_path_factory.mktemp("ui")
+    export_image_bundle("demo-image", place / "pictures", ImageExportSettings(weights="int8"))
+    network = str(place / "network")
+    with contextlib.ExitStack() as stack:
+        trunk = TrunkServer("demo", "--dtype", "float32")
+        stack.callback(trunk.close)
+        trunk.start()
+        denoiser = stack.enter_context(serving("demo-image"))
+        text = str(demo_bundle.path)
+        models = ("--bundle", text, "--url", trunk.url, "--codec", "fp32")
+        pictures = ("--bundle", str(place / "pictures"), "--url", denoiser.url)
+        url = stack.enter_context(serving_page(network, *models, *pictures))
+        bundle = load_image_bundle(place / "pictures")
+        yield Served(url, trunk, text, denoiser, bundle, network)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    program = shutil.which("chromium")
+    if program is None:
+        pytest.skip("no chromium here: the page is not looked at")
+    with sync_playwright() as driver:
+        # The sandbox needs rights that a container may not have; all that it shows is ours.
+        opened = driver.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="session")
+def asked() -> list[str]:
+    """Every address that the browser asked for."""
+    return []
+
+
+@pytest.fixture
+def page(browser, served, asked) -> Iterator[Page]:
+    """The page in a window of its own, at its chat."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context.on("request", lambda request: asked.append(request.url))
+    opened = context.new_page()
+    opened.set_default_timeout(READY_MS)
+    opened.goto(served.url)
+    opened.wait_for_selector("#ls-chat-box textarea")
+    yield opened
+    context.close()

@@ -1,0 +1,68 @@
+"""What a person does on the page."""
+
+from __future__ import annotations
+
+import re
+
+from playwright.sync_api import Page
+
+__all__ = [
+    "READY_MS",
+    "answer_of",
+    "ask",
+    "await_end",
+    "await_text",
+    "figures_of",
+    "fill",
+    "open_settings",
+]
+
+READY_MS = 60_000
+
+
+def open_settings(page: Page, which: str = "chat") -> None:
+    page.click(f"#ls-{which}-settings button:has-text('Settings')")
+
+
+def fill(page: Page, field: str, value: object) -> None:
+    """Enter a number or a text into one of the settings."""
+    page.fill(f"#ls-{field} input, #ls-{field} textarea", str(value))
+    page.keyboard.press("Tab")
+
+
+def ask(page: Page, question: str) -> None:
+    page.fill("#ls-chat-box textarea", question)
+    page.press("#ls-chat-box textarea", "Enter")
+    page.wait_for_selector("#ls-stop:not([disabled])")
+
+
+def answer_of(page: Page, number: int = -1) -> str:
+    """What one of the answers says, as plain text."""
+    bubbles = page.locator("#ls-chat [data-testid=bot] .prose")
+    count = bubbles.count()
+    return bubbles.nth(number % count).inner_text() if count else ""
+
+
+def await_text(page: Page, least: int = 1) -> str:
+    """Wait until an answer has so many characters."""
+    page.wait_for_function(
+        """least => {
+            const said = document.querySelectorAll("#ls-chat [data-testid=bot] .prose");
+            const last = said.length ? said[said.length - 1].innerText.trim() : "";
+            return last !== "…" && last.length >= least;
+        }""",
+        arg=least,
+    )
+    return answer_of(page)
+
+
+def await_end(page: Page, stop: str = "#ls-stop") -> None:
+    """Wait until nothing runs any more."""
+    page.wait_for_selector(f"{stop}[disabled]")
+
+
+def figures_of(page: Page, panel: str) -> dict[str, int]:
+    """The panel's figures by name."""
+    told = page.locator(f"{panel} .ls-figures div").all_inner_texts()
+    found = (re.fullmatch(r"([\d,]+)\s+(.*)", text.strip()) for text in told)
+    return {match[2]: int(match[1].replace(",", "")) for match in found}

@@ -1,0 +1,95 @@
+"""The page's pictures in a browser, against a real denoiser."""
+
+from __future__ import annotations
+
+import base64
+import os
+import signal
+
+import pytest
+from playwright.sync_api import expect
+
+from edge_runtime import ImageGenerator, PictureSpec
+from edge_runtime.pictures.png import encode_png
+from tests.edge_runtime.ui.driving import await_end, figures_of, fill, open_settings
+
+pytestmark = pytest.mark.slow
+
+PROMPT = "a red circle on the left and a blue square on the right, on a white background"
+
+
+@pytest.fixture
+def studio(page):
+    """The page at its pictures, with the settings open."""
+    page.get_by_role("tab", name="Pictures").click()
+    open_settings(page, "picture")
+    return page
+
+
+def make(studio, prompt: str = PROMPT) -> None:
+    studio.fill("#ls-prompt textarea", prompt)
+    studio.click("#ls-make")
+    studio.wait_for_selector("#ls-picture-stop:not([disabled])")
+
+
+def test_previews_noise_and_the_library_s_own_picture(studio, served) -> None:
+    for field, value in {"steps": 8, "seed": 3, "preview-every": 1}.items():
+        fill(studio, field, value)
+    # What the page shows is written down while it changes.
+    studio.evaluate(
+        """() => {
+            window.seen = {pictures: new Set(), noise: new Set()};
+            for (const [name, of] of [["pictures", "#ls-pictures"], ["noise", "#ls-noise"]]) {
+                new MutationObserver(() => {
+                    const image = document.querySelector(of + " img");
+                    if (image) window.seen[name].add(image.src);
+                }).observe(document.querySelector(of), {childList: true, subtree: true});
+            }
+        }"""
+    )
+    make(studio)
+    await_end(studio, "#ls-picture-stop")
+    counts = studio.evaluate("() => [window.seen.pictures.size, window.seen.noise.size]")
+    assert min(counts) >= 3, counts
+    expect(studio.locator("#ls-picture-status")).to_contain_text("seed 3")
+    link = studio.locator("#ls-pictures a[download]")
+    with ImageGenerator.open(served.pictures, served.denoiser.url) as painter:
+        expected = painter.generate(PROMPT, spec=PictureSpec(steps=8, seed=3)).images[0]
+    source = link.get_attribute("href")
+    assert base64.b64decode(source.partition(",")[2]) == encode_png(expected)
+    panel = studio.inner_text("#ls-wire-panel")
+    assert PROMPT in panel
+    assert "denoiser" in panel
+    figures = figures_of(studio, "#ls-wire-panel")
+    # Noise of 4 × 16 × 16 fp16 numbers comes back for each step.
+    assert 8 * 2048 < figures["bytes down"] < 1.2 * 8 * 2048
+    assert figures["bytes up"] > 32 * 160 * 2
+
+
+def test_stopping_and_what_cannot_be_made(studio, served) -> None:
+    fill(studio, "width", 7)
+    studio.fill("#ls-prompt textarea", PROMPT)
+    studio.click("#ls-make")
+    expect(studio.locator("#ls-picture-status")).to_contain_text("width must be a multiple of")
+    fill(studio, "width", 4096)
+    fill(studio, "height", 4096)
+    studio.click("#ls-make")
+    expect(studio.locator("#ls-picture-status")).to_contain_text("pixels can be made at once")
+    fill(studio, "width", "")
+    fill(studio, "height", "")
+    fill(studio, "steps", 100)
+    make(studio)
+    studio.wait_for_selector("#ls-noise img")
+    os.kill(served.denoiser.pid, signal.SIGSTOP)
+    try:
+        studio.click("#ls-picture-stop")
+        await_end(studio, "#ls-picture-stop")
+        expect(studio.locator("#ls-picture-status")).to_contain_text("stopped")
+    finally:
+        os.kill(served.denoiser.pid, signal.SIGCONT)
+    assert studio.locator("#ls-pictures a[download]").count() == 0
+    fill(studio, "steps", 2)
+    fill(studio, "images", 2)
+    make(studio)
+    await_end(studio, "#ls-picture-stop")
+    assert studio.locator("#ls-pictures a[download]").count() == 2
