@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-import contextlib
 import dataclasses
 from collections.abc import AsyncGenerator, Generator, Iterable, Sequence
 from dataclasses import dataclass
@@ -14,17 +13,13 @@ from edge_runtime.generator import TextGenerator
 from edge_runtime.logprobs import TokenLogprobs
 from edge_runtime.sampling import SamplingSettings
 from edge_runtime.sessions.pool import SessionPool
-from edge_runtime.sessions.session_thread import Wanted
+from edge_runtime.sessions.session_thread import Wanted, unless_given_up
 from edge_runtime.stats import GenerationStats
 from edge_runtime.stream import TextStream
 
 __all__ = ["Delta", "SampledToken", "TextPlan", "deltas_of", "usage_of"]
 
 _SEEDS = 1 << 64
-
-
-class _Unwanted(Exception):
-    """Nobody waits for the texts any more."""
 
 
 @dataclass(frozen=True)
@@ -93,9 +88,7 @@ def deltas_of(plan: TextPlan, pool: SessionPool[TextGenerator]) -> AsyncGenerato
 
     def job(generator: TextGenerator, wanted: Wanted) -> Generator[Delta | None]:
         generator.wait_while(wanted)
-        # Its prompt may be long on its way: it ends between two pieces.
-        with contextlib.suppress(_Unwanted):
-            yield from _deltas(plan, generator, wanted)
+        yield from _deltas(plan, generator, wanted)
 
     return pool.run(job, plan.prompts[0])
 
@@ -119,10 +112,6 @@ def usage_of(plan: TextPlan, stats: Sequence[GenerationStats]) -> Usage:
 
 
 def _deltas(plan: TextPlan, generator: TextGenerator, wanted: Wanted) -> Generator[Delta | None]:
-    def stop_where_unwanted(_done: int, _of: int) -> None:
-        if not wanted():
-            raise _Unwanted
-
     for place, prompt in enumerate(plan.prompts):
         for choice in range(plan.choices):
             seed = plan.sampling.seed
@@ -135,7 +124,7 @@ def _deltas(plan: TextPlan, generator: TextGenerator, wanted: Wanted) -> Generat
                 sampling=sampling,
                 stop=plan.stop,
                 top_logprobs=plan.top_logprobs,
-                on_prompt=stop_where_unwanted,
+                on_prompt=unless_given_up(wanted),
             )
             with stream:
                 yield from _deltas_of_choice(place * plan.choices + choice, stream)

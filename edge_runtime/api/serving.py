@@ -6,7 +6,8 @@ import contextlib
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from types import FrameType
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -72,13 +73,32 @@ def check_exposure(
     )
 
 
-def serve_app(app: ASGIApp, listener: socket.socket, *, path: str) -> None:
+class _Server(uvicorn.Server):
+    """Says when it is told to stop, before it waits for the answers that are being sent."""
+
+    def __init__(self, config: uvicorn.Config, on_end: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_end = on_end
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._on_end()
+        super().handle_exit(sig, frame)
+
+
+def serve_app(
+    app: ASGIApp,
+    listener: socket.socket,
+    *,
+    path: str,
+    on_end: Callable[[], None] = lambda: None,
+) -> None:
     """Serve until SIGINT or SIGTERM; says on stdout where.
 
     Args:
         app: What is served.
         listener: Where.
         path: Where people find it there.
+        on_end: Called when it is told to stop: answers without an end should find theirs.
     """
     config = uvicorn.Config(
         CrowdGuard(app, MOST_CONNECTIONS, lambda: len(server.server_state.connections)),
@@ -89,7 +109,7 @@ def serve_app(app: ASGIApp, listener: socket.socket, *, path: str) -> None:
         ws="none",
         timeout_graceful_shutdown=_GRACE_S,
     )
-    server = uvicorn.Server(config)
+    server = _Server(config, on_end)
     host, port = listener.getsockname()[:2]
     sys.stdout.write(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}{path}\n")
     sys.stdout.flush()

@@ -15,7 +15,7 @@ from typing import Generic, Self, TypeVar
 
 from edge_runtime.generator import TextGenerator
 from edge_runtime.pictures.generator import ImageGenerator
-from edge_runtime.sessions.session_thread import SessionThread, Wanted
+from edge_runtime.sessions.session_thread import GivenUp, SessionThread, Wanted
 from lambda_split.errors import ConnectionLost, UsageError
 
 __all__ = ["GivenUp", "Held", "Job", "Wanted", "Worker"]
@@ -27,10 +27,6 @@ Result = TypeVar("Result")
 
 Held = TypeVar("Held", bound=TextGenerator | ImageGenerator)
 Job = Callable[[Held, Wanted], Generator[None, None, Result]]
-
-
-class GivenUp(Exception):
-    """Raised by a job that sees that nobody wants its result any more."""
 
 
 class Worker(Generic[Held]):

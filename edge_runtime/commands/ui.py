@@ -97,12 +97,12 @@ def run(args: argparse.Namespace) -> int:
             insecure=args.insecure,
             option="--password-file",
         )
-        app = make_page_app(
+        page = make_page_app(
             read_sources(args),
             pool_limits(args),
             codec=args.codec,
             hosts=args.allowed_host,
             password=password,
         )
-        serve_app(app, listener, path="/")
+        serve_app(page.app, listener, path="/", on_end=page.end)
     return 0

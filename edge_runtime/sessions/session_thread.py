@@ -17,7 +17,7 @@ from typing import Generic, TypeVar
 
 from edge_runtime.closing import Closing
 
-__all__ = ["Job", "SessionThread", "Wanted"]
+__all__ = ["GivenUp", "Job", "SessionThread", "Wanted", "unless_given_up"]
 
 Held = TypeVar("Held", bound=Closing)
 Item = TypeVar("Item")
@@ -26,6 +26,24 @@ Item = TypeVar("Item")
 Wanted = Callable[[], bool]
 # A generator of items, where None means "nothing new".
 Job = Callable[[Held, Wanted], Generator[Item | None]]
+
+
+class GivenUp(Exception):
+    """Raised by a job that sees that nobody waits for its items any more; it ends by that."""
+
+
+def unless_given_up(wanted: Wanted) -> Callable[[int, int], None]:
+    """What ``on_prompt`` of a stream may be, so that a long prompt ends between two pieces.
+
+    Raises:
+        GivenUp: (what is returned, when it is called) nobody wants it any more.
+    """
+
+    def check(_done: int, _tokens: int) -> None:
+        if not wanted():
+            raise GivenUp
+
+    return check
 
 
 class SessionThread(Generic[Held]):
@@ -108,6 +126,8 @@ class SessionThread(Generic[Held]):
                             break
                         if item is not None:
                             tell(item)
+            except GivenUp:
+                pass
             except BaseException as error:  # noqa: BLE001  # raised again where it is waited for
                 end = error
             # Free before the end is known, so that whoever knows of it meets a free session.

@@ -38,7 +38,7 @@ class ChatTab:
         templated = self._chatter.templated
         self._conversation = gr.State(Conversation())
         with gr.Row(equal_height=False):
-            with gr.Column(scale=3, min_width=320):
+            with gr.Column(scale=3, min_width=260):
                 self._chat = gr.Chatbot(
                     label=served.id,
                     height="54vh",
@@ -67,7 +67,7 @@ class ChatTab:
                 settings = add_chat_settings(
                     self._defaults, max_positions=served.max_positions, with_system=templated
                 )
-            with gr.Column(scale=2, min_width=300):
+            with gr.Column(scale=2, min_width=260):
                 self._panel = gr.HTML(text_panel(self._chatter.blank), elem_id="ls-chat-panel")
         self._connect(settings)
 

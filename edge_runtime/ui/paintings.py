@@ -81,10 +81,11 @@ def picture_progress(
         sent, steps = stream.conditioning, wish.spec.steps
         yield PictureProgress(0, steps, stream.stats, sent)
         last = None
-        for last in stream:
-            yield PictureProgress(
-                last.number, last.steps, stream.stats, sent, last.noise, last.preview
-            )
+        with stream:
+            for last in stream:
+                yield PictureProgress(
+                    last.number, last.steps, stream.stats, sent, last.noise, last.preview
+                )
         if last is not None:
             result = stream.result
             yield PictureProgress(

@@ -38,7 +38,7 @@ class PictureTab:
         self._painter = Painter(served, form=form)
         self._stops = stops
         with gr.Row(equal_height=False):
-            with gr.Column(scale=3, min_width=320):
+            with gr.Column(scale=3, min_width=260):
                 self._prompt = gr.Textbox(
                     show_label=False,
                     container=False,
@@ -63,7 +63,7 @@ class PictureTab:
                         _EMPTY.format("the predicted noise"), elem_id="ls-noise", min_height=160
                     )
                 settings = add_picture_settings(served.manifest)
-            with gr.Column(scale=2, min_width=300):
+            with gr.Column(scale=2, min_width=260):
                 self._panel = gr.HTML(picture_panel(self._painter.blank), elem_id="ls-wire-panel")
         outputs = [self._pictures, self._noise, self._panel, self._status, self._make, self._stop]
         gr.on(

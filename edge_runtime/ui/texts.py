@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import AsyncGenerator, Generator
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ import numpy.typing as npt
 from edge_runtime.generator import TextGenerator
 from edge_runtime.sampling import SamplingSettings
 from edge_runtime.sessions.served import ServedText
-from edge_runtime.sessions.session_thread import Wanted
+from edge_runtime.sessions.session_thread import Wanted, unless_given_up
 from edge_runtime.stats import GenerationStats
 from edge_runtime.stream import FinishReason
 from lambda_split.split import Split
@@ -21,10 +20,6 @@ from lambda_split.split import Split
 __all__ = ["TextOrder", "TextProgress", "text_progress"]
 
 _LOOK_EVERY_S = 0.3  # how often what was sent is looked at: tokens come far faster
-
-
-class _Unwanted(Exception):
-    """Nobody waits for the text any more."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +76,7 @@ def text_progress(served: ServedText, order: TextOrder) -> AsyncGenerator[TextPr
 
     def job(generator: TextGenerator, wanted: Wanted) -> Generator[TextProgress | None]:
         generator.wait_while(wanted)  # a trunk that is away, that is
-        with contextlib.suppress(_Unwanted):
-            yield from _steps(generator, order, wanted)
+        yield from _steps(generator, order, wanted)
 
     return served.pool.run(job, order.prompt_ids)
 
@@ -90,10 +84,6 @@ def text_progress(served: ServedText, order: TextOrder) -> AsyncGenerator[TextPr
 def _steps(
     generator: TextGenerator, order: TextOrder, wanted: Wanted
 ) -> Generator[TextProgress | None]:
-    def stop_where_unwanted(_done: int, _of: int) -> None:
-        if not wanted():
-            raise _Unwanted
-
     split = generator.split
     yield TextProgress(split)
     stream = generator.stream(
@@ -101,7 +91,7 @@ def _steps(
         max_new_tokens=order.max_new_tokens,
         sampling=order.sampling,
         stop=order.stop,
-        on_prompt=stop_where_unwanted,
+        on_prompt=unless_given_up(wanted),
     )
     said: list[str] = []
     looked = 0.0

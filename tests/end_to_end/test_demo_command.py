@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import signal
 import subprocess
 import sys
 
+import httpx
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
@@ -34,6 +38,29 @@ def test_a_picture_that_follows_its_prompt(tmp_path) -> None:
     assert blue > 1.5 * max(red, green)
     assert picture[:8].min() > 200
     assert (tmp_path / "kept" / "image" / "manifest.json").is_file()
+
+
+@pytest.mark.slow
+def test_a_page_until_it_is_ended(tmp_path) -> None:
+    kept = str(tmp_path / "kept")
+    process = subprocess.Popen(
+        [*DEMO, "--ui", "0", "--only", "picture", "--keep", kept],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        address = re.fullmatch(r"listening on (http://\S+)\n", process.stdout.readline())[1]
+        assert "Make it" in httpx.get(f"{address}config").text
+        (child,) = psutil.Process(process.pid).children()
+        process.send_signal(signal.SIGINT)
+        told = process.communicate(timeout=60)[1]
+        assert process.returncode == 0
+        assert "Traceback" not in told
+        assert not child.is_running()
+    finally:
+        process.kill()
+        process.wait()
 
 
 @pytest.mark.parametrize(

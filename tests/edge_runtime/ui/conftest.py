@@ -79,8 +79,9 @@ def served(demo_bundle, tmp_path_factory) -> Iterator[Served]:
         yield Served(url, trunk, text, denoiser, bundle, network)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """Of a module, not of the session: while it is there, an event loop runs in this thread."""
     program = shutil.which("chromium")
     if program is None:
         pytest.skip("no chromium here: the page is not looked at")

@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 
 from edge_runtime.api.guard import HostGuard
 from edge_runtime.commands import ui
-from edge_runtime.ui.app import PageGuard, PasswordGuard
+from edge_runtime.ui.guards import PageGuard, PasswordGuard
 from lambda_split.errors import UsageError
 
 ADDRESS = "http://127.0.0.1:7860"

@@ -33,28 +33,21 @@ def make(studio, prompt: str = PROMPT) -> None:
 
 
 def test_previews_noise_and_the_library_s_own_picture(studio, served) -> None:
-    for field, value in {"steps": 8, "seed": 3, "preview-every": 1}.items():
+    for field, value in {"steps": 40, "seed": 3, "preview-every": 1}.items():
         fill(studio, field, value)
-    # What the page shows is written down while it changes.
-    studio.evaluate(
-        """() => {
-            window.seen = {pictures: new Set(), noise: new Set()};
-            for (const [name, of] of [["pictures", "#ls-pictures"], ["noise", "#ls-noise"]]) {
-                new MutationObserver(() => {
-                    const image = document.querySelector(of + " img");
-                    if (image) window.seen[name].add(image.src);
-                }).observe(document.querySelector(of), {childList: true, subtree: true});
-            }
-        }"""
-    )
     make(studio)
+    studio.wait_for_selector("#ls-noise img")
+    studio.wait_for_selector("#ls-pictures img")
+    early = [studio.get_attribute(f"{of} img", "src") for of in ("#ls-noise", "#ls-pictures")]
+    assert studio.locator("#ls-picture-stop").is_enabled()
+    assert studio.locator("#ls-pictures a[download]").count() == 0
     await_end(studio, "#ls-picture-stop")
-    counts = studio.evaluate("() => [window.seen.pictures.size, window.seen.noise.size]")
-    assert min(counts) >= 3, counts
+    late = [studio.get_attribute(f"{of} img", "src") for of in ("#ls-noise", "#ls-pictures")]
+    assert all(one != other for one, other in zip(early, late, strict=True))
     expect(studio.locator("#ls-picture-status")).to_contain_text("seed 3")
     link = studio.locator("#ls-pictures a[download]")
     with ImageGenerator.open(served.pictures, served.denoiser.url) as painter:
-        expected = painter.generate(PROMPT, spec=PictureSpec(steps=8, seed=3)).images[0]
+        expected = painter.generate(PROMPT, spec=PictureSpec(steps=40, seed=3)).images[0]
     source = link.get_attribute("href")
     assert base64.b64decode(source.partition(",")[2]) == encode_png(expected)
     panel = studio.inner_text("#ls-wire-panel")
@@ -62,7 +55,7 @@ def test_previews_noise_and_the_library_s_own_picture(studio, served) -> None:
     assert "denoiser" in panel
     figures = figures_of(studio, "#ls-wire-panel")
     # Noise of 4 × 16 × 16 fp16 numbers comes back for each step.
-    assert 8 * 2048 < figures["bytes down"] < 1.2 * 8 * 2048
+    assert 40 * 2048 < figures["bytes down"] < 1.1 * 40 * 2048
     assert figures["bytes up"] > 32 * 160 * 2
 
 
