@@ -8,7 +8,7 @@ import gradio as gr
 
 from edge_runtime.sampling import SamplingSettings
 from edge_runtime.ui.chatting import AnswerSettings
-from edge_runtime.ui.fields import FieldValue, read_number, read_text, read_whole
+from edge_runtime.ui.fields import FieldValue, read_number, read_seed, read_text, read_whole
 from lambda_split.errors import UsageError
 
 __all__ = ["add_chat_settings", "read_chat_settings"]
@@ -56,12 +56,11 @@ def add_chat_settings(
                 min_width=140,
                 elem_id="ls-new-tokens",
             )
-            seed = gr.Number(
-                None,
+            seed = gr.Textbox(
                 label="Seed",
                 info="the same seed, the same text",
-                minimum=0,
-                precision=0,
+                placeholder="any",
+                max_lines=1,
                 min_width=140,
                 elem_id="ls-seed",
             )
@@ -126,7 +125,7 @@ def read_chat_settings(values: Sequence[FieldValue], defaults: SamplingSettings)
         top_p=read_number(top_p, "top p", defaults.top_p),
         min_p=read_number(min_p, "min p", defaults.min_p),
         repetition_penalty=read_number(penalty, "repetition penalty", defaults.repetition_penalty),
-        seed=None if seed is None else read_whole(seed, "seed", 0),
+        seed=read_seed(seed),
     )
     lines = tuple(line for line in read_text(stop).splitlines() if line)
     return AnswerSettings(read_text(system).strip() or None, budget, sampling, lines)

@@ -40,13 +40,13 @@ class ChatTab:
         with gr.Row(equal_height=False):
             with gr.Column(scale=3, min_width=260):
                 self._chat = gr.Chatbot(
-                    label=served.id,
+                    show_label=False,
                     height="54vh",
                     min_height=260,
                     buttons=["copy"],
                     allow_tags=False,
                     feedback_options=None,
-                    placeholder="What you write stays on this device.",
+                    placeholder=f"{served.id}: what you write stays on this device.",
                     elem_id="ls-chat",
                 )
                 self._status = gr.HTML(elem_id="ls-chat-status")
@@ -183,7 +183,7 @@ def _button(
     variant: Literal["primary", "secondary"] = "secondary",
     interactive: bool = True,
 ) -> gr.Button:
-    return gr.Button(name, elem_id=element, min_width=80, variant=variant, interactive=interactive)
+    return gr.Button(name, elem_id=element, min_width=130, variant=variant, interactive=interactive)
 
 
 def _messages(view: ChatView) -> list[dict[str, str]]:

@@ -102,8 +102,8 @@ class Chatter:
         """
         asked = before.with_system(settings.system)
         unanswered = before if instead_of is None else instead_of
-        yield ChatView(asked, question, wire=replace(self.blank, question=question))
-        last = TextProgress(self.blank.split)
+        yield ChatView(asked, question)
+        last, sent = TextProgress(self.blank.split), None
         try:
             sampling = settings.sampling
             if sampling.seed is not None:  # another answer that is repeatable, too
@@ -121,6 +121,7 @@ class Chatter:
                         continue
                     waited, last = 0.0, item
                     yield ChatView(asked, question, last.text, wire=self._wire(question, last))
+                    sent = sent if last.sent is None else last.sent
         except LambdaSplitError as error:
             # Nothing is lost: what was said is here, and the question can be asked again.
             yield ChatView(
@@ -140,7 +141,8 @@ class Chatter:
             said,
             note=note,
             give_back=not answered and instead_of is None,
-            wire=self._wire(question, last),
+            # What was seen of the sent states last, where it was stopped between two looks.
+            wire=self._wire(question, replace(last, sent=sent)),
         )
 
     def _prompt(self, conversation: Conversation, question: str) -> Prompt:

@@ -68,11 +68,7 @@ class Painter:
             wish: What is asked for.
             stop: Set when it should end where it is.
         """
-        yield PictureView(
-            running=True,
-            note="encoding the prompt here",
-            wire=replace(self.blank, prompt=wish.prompt),
-        )
+        yield PictureView(running=True, note="encoding the prompt here")
         began, waited, done = time.monotonic(), 0.0, False
         note = "stopped"
         try:

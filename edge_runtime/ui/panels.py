@@ -67,7 +67,7 @@ def text_panel(wire: TextWire) -> str:
             figures(
                 (f"{stats.bytes_up:,}", "bytes up"),
                 (f"{stats.bytes_down:,}", "bytes down"),
-                (f"{stats.round_trips:,}", "round trips"),
+                (f"{stats.round_trips:,}", "round trip" + "s" * (stats.round_trips != 1)),
             )
             + shown,
             f"Each row is a token's hidden state, {width:,} numbers as {wire.codec}; the last "

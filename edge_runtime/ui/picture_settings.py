@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import gradio as gr
 
 from edge_runtime.pictures.request import PictureSpec, check_spec
-from edge_runtime.ui.fields import FieldValue, read_number, read_text, read_whole
+from edge_runtime.ui.fields import FieldValue, read_number, read_seed, read_text, read_whole
 from edge_runtime.ui.paintings import PictureWish
 from lambda_split.diffusion.scheduler_config import SOLVER_NAMES
 from lambda_split.errors import UsageError
@@ -25,14 +25,21 @@ def add_picture_settings(manifest: ImageManifest) -> list[gr.components.Componen
     latents, defaults = manifest.latents, PictureSpec()
     with gr.Accordion("Settings", open=False, elem_id="ls-picture-settings"):
         negative = gr.Textbox(
-            label="Lead away from", placeholder="nothing", lines=1, elem_id="ls-negative"
+            label="Lead away from", placeholder="nothing", lines=1, elem_id="ls-picture-negative"
         )
         with gr.Row():
             steps = _number(_STEPS, "Steps", "runs of the denoiser", least=1, name="steps")
             guidance = _number(
                 defaults.guidance, "Guidance", "1 is none", least=0, name="guidance", whole=False
             )
-            seed = _number(None, "Seed", "the same seed, the same picture", least=0, name="seed")
+            seed = gr.Textbox(
+                label="Seed",
+                info="the same seed, the same picture",
+                placeholder="any",
+                max_lines=1,
+                min_width=120,
+                elem_id="ls-picture-seed",
+            )
         with gr.Row():
             width = _number(latents.width, "Width", "pixels", least=1, name="width")
             height = _number(latents.height, "Height", "pixels", least=1, name="height")
@@ -73,7 +80,7 @@ def read_picture_settings(
         guidance=read_number(guidance, "guidance", PictureSpec().guidance),
         height=read_whole(height, "height", manifest.latents.height),
         width=read_whole(width, "width", manifest.latents.width),
-        seed=None if seed is None else read_whole(seed, "seed", 0),
+        seed=read_seed(seed),
         images=read_whole(images, "pictures", 1),
         solver=None if chosen in {"", _OWN_SOLVER} else chosen,
     )
@@ -82,7 +89,7 @@ def read_picture_settings(
 
 
 def _number(
-    value: float | None, label: str, info: str, *, least: float, name: str, whole: bool = True
+    value: float, label: str, info: str, *, least: float, name: str, whole: bool = True
 ) -> gr.Number:
     return gr.Number(
         value,
@@ -92,5 +99,5 @@ def _number(
         precision=0 if whole else None,
         step=1 if whole else 0.5,
         min_width=120,
-        elem_id=f"ls-{name}",
+        elem_id=f"ls-picture-{name}",
     )

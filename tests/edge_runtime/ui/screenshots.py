@@ -40,13 +40,19 @@ def chat(page: Page, shoot: Shoot) -> None:
 def pictures(page: Page, shoot: Shoot) -> None:
     page.get_by_role("tab", name="Pictures").click()
     open_settings(page, "picture")
-    fill(page, "seed", 1)
-    fill(page, "steps", 40)
+    fill(page, "picture-seed", 1)
+    fill(page, "picture-steps", 40)
     open_settings(page, "picture")
     page.fill("#ls-prompt textarea", PROMPT)
     page.click("#ls-make")
     page.wait_for_selector("#ls-noise img")
-    page.wait_for_selector("#ls-picture-status :text('step 12 ')")
+    page.wait_for_function(
+        """() => {
+            const told = document.querySelector("#ls-picture-status").innerText;
+            const step = told.match(/step (\\d+) of/);
+            return step && Number(step[1]) >= 10;
+        }"""
+    )
     shoot("painting")
     await_end(page, "#ls-picture-stop")
     shoot("picture")

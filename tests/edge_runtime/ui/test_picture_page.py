@@ -33,7 +33,11 @@ def make(studio, prompt: str = PROMPT) -> None:
 
 
 def test_previews_noise_and_the_library_s_own_picture(studio, served) -> None:
-    for field, value in {"steps": 40, "seed": 3, "preview-every": 1}.items():
+    for field, value in {
+        "picture-steps": 40,
+        "picture-seed": 3,
+        "picture-preview-every": 1,
+    }.items():
         fill(studio, field, value)
     make(studio)
     studio.wait_for_selector("#ls-noise img")
@@ -60,17 +64,17 @@ def test_previews_noise_and_the_library_s_own_picture(studio, served) -> None:
 
 
 def test_stopping_and_what_cannot_be_made(studio, served) -> None:
-    fill(studio, "width", 7)
+    fill(studio, "picture-width", 7)
     studio.fill("#ls-prompt textarea", PROMPT)
     studio.click("#ls-make")
     expect(studio.locator("#ls-picture-status")).to_contain_text("width must be a multiple of")
-    fill(studio, "width", 4096)
-    fill(studio, "height", 4096)
+    fill(studio, "picture-width", 4096)
+    fill(studio, "picture-height", 4096)
     studio.click("#ls-make")
     expect(studio.locator("#ls-picture-status")).to_contain_text("pixels can be made at once")
-    fill(studio, "width", "")
-    fill(studio, "height", "")
-    fill(studio, "steps", 100)
+    fill(studio, "picture-width", "")
+    fill(studio, "picture-height", "")
+    fill(studio, "picture-steps", 100)
     make(studio)
     studio.wait_for_selector("#ls-noise img")
     os.kill(served.denoiser.pid, signal.SIGSTOP)
@@ -81,8 +85,8 @@ def test_stopping_and_what_cannot_be_made(studio, served) -> None:
     finally:
         os.kill(served.denoiser.pid, signal.SIGCONT)
     assert studio.locator("#ls-pictures a[download]").count() == 0
-    fill(studio, "steps", 2)
-    fill(studio, "images", 2)
+    fill(studio, "picture-steps", 2)
+    fill(studio, "picture-images", 2)
     make(studio)
     await_end(studio, "#ls-picture-stop")
     assert studio.locator("#ls-pictures a[download]").count() == 2

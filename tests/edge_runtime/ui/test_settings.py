@@ -22,7 +22,7 @@ def test_empty_fields_mean_the_bundle_s_own() -> None:
 
 
 def test_all_fields() -> None:
-    values = (" Be brief. ", 0, 7.0, 3, 0.5, 2, 0.1, 1.2, "END\n\n###\n")
+    values = (" Be brief. ", 0, 7.0, " 3 ", 0.5, 2, 0.1, 1.2, "END\n\n###\n")
     assert read_chat_settings(values, DEFAULTS) == AnswerSettings(
         "Be brief.",
         7,
@@ -41,7 +41,9 @@ def test_all_fields() -> None:
         (2, 1e9, "from 1 to 4,096"),
         (2, 1.5, "most new tokens must be a whole number"),
         (2, float("inf"), "most new tokens must be a whole number"),
-        (3, -1, "seed"),
+        (3, "-1", "seed"),
+        (3, "1.5", "seed"),
+        (3, "9" * 21, "seed"),
         (4, 2, "top_p"),
         (5, -1, "top_k"),
         (6, True, "min p must be a number"),
@@ -78,12 +80,15 @@ def test_pictures_with_empty_fields_are_the_model_s_own(manifest) -> None:
     [
         (1, 0, "steps"),
         (2, -1, "guidance"),
-        (3, -1, "seed"),
+        (3, "-1", "seed"),
+        (3, "1.5", "seed"),
+        (3, "9" * 21, "seed"),
         (4, 7, "width"),
         (5, 1e6, "height"),
         (6, 0, "images"),
         (7, "magic", "no solver 'magic'"),
         (8, -1, "preview every"),
+        (3, "9" * 20, "seed"),
     ],
 )
 def test_pictures_that_cannot_be_made(place, value, complaint, manifest) -> None:
