@@ -301,21 +301,27 @@ def test_a_cancelled_prompt_ends_between_two_of_its_pieces(
 
 
 def test_who_is_cancelled_while_others_are_served_takes_nothing_from_them(
-    run, opened, gate, expected
+    run, opened, gate, server, expected
 ) -> None:
     async def scenario():
         async with await opened() as llm:
             gate.close()
             first = asyncio.create_task(llm.generate(PROMPT, max_new_tokens=8))
             await gate.until_held()
-            second = asyncio.create_task(llm.generate(OTHER, max_new_tokens=8))
+            gone = [
+                asyncio.create_task(llm.generate(OTHER, max_new_tokens=8)),
+                asyncio.create_task(llm.score(LONG)),
+            ]
             third = asyncio.create_task(llm.score(PROMPT))
             await asyncio.sleep(0)
-            await _cancel(second)
+            for task in gone:
+                await _cancel(task)
             gate.open()
             wanted = expected.generate(PROMPT, max_new_tokens=8)
             assert (await first).token_ids == wanted.token_ids
             assert np.array_equal(await third, expected.score(PROMPT))
+            # What was given up before its turn was not begun.
+            assert max(frame.tokens for frame in server.peers[0].forwards) <= len(PROMPT)
 
     run(scenario)
 
@@ -472,11 +478,15 @@ def test_a_closed_generator_stays_closed(run, opened, server) -> None:
     run(scenario)
 
 
-def test_closing_ends_what_another_task_is_at(run, opened, gate, server) -> None:
+@pytest.mark.parametrize("begun", [False, True])
+def test_closing_ends_what_another_task_is_at(run, opened, gate, server, begun) -> None:
     async def scenario():
         llm = await opened()
+        stream = llm.stream(PROMPT, max_new_tokens=50)
+        if begun:
+            await anext(stream)
         gate.close()
-        task = asyncio.create_task(llm.generate(PROMPT, max_new_tokens=50))
+        task = asyncio.create_task(stream.finish())
         await gate.until_held()
         closing = asyncio.create_task(llm.aclose())
         await asyncio.sleep(0.05)
@@ -484,7 +494,7 @@ def test_closing_ends_what_another_task_is_at(run, opened, gate, server) -> None
         with pytest.raises(UsageError, match="AsyncTextGenerator is closed"):
             await task
         await closing
-        assert len(server.peers[0].forwards) <= 2
+        assert len(server.peers[0].forwards) == 1 + begun
 
     run(scenario)
 
