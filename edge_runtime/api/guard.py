@@ -7,6 +7,7 @@ server's are refused, and those that a page sends, unless its origin is allowed.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import ipaddress
 import urllib.parse
@@ -14,7 +15,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edge_runtime.api.failures import failure_of
 from edge_runtime.api.responding import failure_response
@@ -23,10 +24,11 @@ from lambda_split.errors import (
     HostRefused,
     KeyRefused,
     OriginRefused,
+    Stopping,
     TooManyConnections,
 )
 
-__all__ = ["Access", "CrowdGuard", "HostGuard", "KeyGuard", "is_loopback"]
+__all__ = ["Access", "CrowdGuard", "HostGuard", "KeyGuard", "StopGuard", "is_loopback"]
 
 _OPEN_PATHS = frozenset({"/health", "/openapi.json"})  # they tell nothing that a key protects
 _CROWD_RETRY_AFTER_S = 5  # connections that rest after an answer are closed after so long
@@ -129,6 +131,40 @@ class CrowdGuard:
             await response(scope, receive, send)
             return
         await self._app(scope, receive, send)
+
+
+class StopGuard:
+    """Ends requests quietly when the server stops.
+
+    Uvicorn cancels those that are not done in time, and would log where each of them was.
+    """
+
+    def __init__(self, app: ASGIApp, stopping: Callable[[], bool]) -> None:
+        """Put it before an application.
+
+        Args:
+            app: The application.
+            stopping: Whether the server was told to stop.
+        """
+        self._app = app
+        self._stopping = stopping
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on; answer 503 where it is cancelled before it was answered."""
+        begun = False
+
+        async def note(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, note)
+        except asyncio.CancelledError:
+            if scope["type"] != "http" or not self._stopping():
+                raise
+            if not begun:  # else the connection is cut, so that a part is not taken for the whole
+                await failure_response(failure_of(Stopping()))(scope, receive, send)
 
 
 class KeyGuard:

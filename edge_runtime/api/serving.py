@@ -12,7 +12,7 @@ from types import FrameType
 import uvicorn
 from starlette.types import ASGIApp
 
-from edge_runtime.api.guard import CrowdGuard, is_loopback
+from edge_runtime.api.guard import CrowdGuard, StopGuard, is_loopback
 from edge_runtime.api.patience import ImpatientProtocol
 from lambda_split.errors import AddressUnavailable, UsageError
 
@@ -100,8 +100,9 @@ def serve_app(
         path: Where people find it there.
         on_end: Called when it is told to stop: answers without an end should find theirs.
     """
+    stoppable = StopGuard(app, lambda: server.should_exit)
     config = uvicorn.Config(
-        CrowdGuard(app, MOST_CONNECTIONS, lambda: len(server.server_state.connections)),
+        CrowdGuard(stoppable, MOST_CONNECTIONS, lambda: len(server.server_state.connections)),
         log_config=None,  # the program's own logging
         access_log=False,
         server_header=False,

@@ -38,7 +38,7 @@
     │   ├── BodyInvalid            ├── BodyTypeUnsupported ├── BodyTooLarge
     │   ├── BodyTooSlow            ├── KeyRefused          ├── HostRefused
     │   ├── OriginRefused          ├── ModelUnknown        ├── Overloaded
-    │   └── TooManyConnections
+    │   ├── Stopping               └── TooManyConnections
     ├── ExportError                checkpoint -> bundle
     │   ├── OutputExists           the output folder is there already
     │   ├── OutputNotWritable      disk full, no permission …
@@ -94,6 +94,7 @@ from lambda_split.errors.api import (
     Overloaded,
     ParameterInvalid,
     ParameterUnsupported,
+    Stopping,
     TooManyConnections,
 )
 from lambda_split.errors.base import (
@@ -294,6 +295,7 @@ __all__ = [
     "SplitImpossible",
     "SplitRefused",
     "StateMismatch",
+    "Stopping",
     "TensorMismatch",
     "TensorMissing",
     "TlsError",

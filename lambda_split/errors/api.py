@@ -20,6 +20,7 @@ __all__ = [
     "Overloaded",
     "ParameterInvalid",
     "ParameterUnsupported",
+    "Stopping",
     "TooManyConnections",
 ]
 
@@ -186,6 +187,18 @@ class Overloaded(ApiError):
 
     def __str__(self) -> str:
         return f"All sessions are in use ({self.reason}): try again in {self.retry_after_s} s"
+
+
+@dataclass(eq=False)
+class Stopping(ApiError):
+    """The server was told to stop, and did not wait for this answer."""
+
+    status: ClassVar[int] = 503
+    kind: ClassVar[str] = "server_error"
+    code: ClassVar[str | None] = "server_stopping"
+
+    def __str__(self) -> str:
+        return "The server is stopping"
 
 
 @dataclass(eq=False)

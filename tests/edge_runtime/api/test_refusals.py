@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import http.client
 import json
@@ -13,7 +14,7 @@ import openai
 import pytest
 
 from tests.edge_runtime.api.servers import running_api
-from tests.servers import TrunkServer, free_port
+from tests.servers import TrunkServer, free_port, serving
 
 CHAT = {"model": "demo", "messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 2}
 COMPLETION = {"model": "demo", "prompt": "The fox", "max_tokens": 2}
@@ -310,6 +311,28 @@ def test_a_trunk_that_is_not_there(demo_bundle) -> None:
                 assert caught.value.code == "trunk_unreachable"
             assert api.state()["sessions"] == 0
         assert "The fox" not in api.log()
+
+
+@pytest.mark.slow
+def test_a_server_that_stops_does_not_wait_for_a_trunk_that_is_away(demo_bundle) -> None:
+    with serving("demo", "--dtype", "float32") as trunk:
+        arguments = ("--bundle", str(demo_bundle.path), "--url", trunk.url)
+        with running_api(*arguments) as api, api.client() as client:
+            endless = {"model": "demo", "prompt": "The", "temperature": 2, "n": 16}
+            stream = client.completions.create(**endless, stream=True, max_tokens=1000)
+            next(iter(stream))
+            with concurrent.futures.ThreadPoolExecutor(1) as threads:
+                whole = threads.submit(client.completions.create, **endless, max_tokens=1000)
+                while api.state()["busy"] < 2:
+                    time.sleep(0.02)
+                trunk.kill()
+                assert api.stop() == 0
+                with pytest.raises(openai.InternalServerError) as caught:
+                    whole.result()
+            assert caught.value.code == "server_stopping"
+            with pytest.raises(openai.APIConnectionError):
+                list(stream)
+            assert "Traceback" not in api.log()
 
 
 @pytest.mark.slow
