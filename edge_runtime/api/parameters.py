@@ -60,9 +60,11 @@ def without_neutral(fields: Mapping[str, Any], neutral: Neutral, where: str = ""
     Raises:
         ParameterUnsupported: one of them has another value.
     """
-    for name in fields.keys() & neutral.keys():
-        allowed = neutral[name]
-        if not any(_same(fields[name], value) for value in allowed):
+    for (
+        name,
+        allowed,
+    ) in neutral.items():  # in its order, so that it is always the same that is told
+        if name in fields and not any(_same(fields[name], value) for value in allowed):
             listed = " or ".join(msgspec.json.encode(value).decode() for value in allowed)
             raise ParameterUnsupported(
                 f"{where}{name}", f"this server takes {listed} only, or leave it out"

@@ -58,6 +58,14 @@ def test_what_cannot_be_honoured_is_named(client, name, value) -> None:
     assert caught.value.type == "invalid_request_error"
 
 
+def test_of_several_the_first_of_the_table_is_named(client) -> None:
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    wrong = {"response_format": {"type": "json_object"}, "tool_choice": "required", "tools": tools}
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.chat.completions.create(**CHAT, extra_body=wrong)
+    assert caught.value.param == "tools"
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
