@@ -22,6 +22,7 @@ from lambda_split.image_bundle import IMAGE_KIND, load_image_bundle
 
 __all__ = [
     "add_bundle_arguments",
+    "add_listening_arguments",
     "add_pool_arguments",
     "add_source_arguments",
     "pool_limits",
@@ -42,6 +43,36 @@ def add_bundle_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_listening_arguments(server: argparse._ArgumentGroup, *, port: int, without: str) -> None:
+    """Declare where the server listens, and for whom.
+
+    Args:
+        server: The group to add to.
+        port: The usual one.
+        without: What it may be told to go without, for the help.
+    """
+    server.add_argument(
+        "--host", default="127.0.0.1", help="where to listen (default: this machine only)"
+    )
+    server.add_argument(
+        "--port",
+        type=non_negative,
+        default=port,
+        metavar="N",
+        help="default %(default)s; 0: any that is free",
+    )
+    server.add_argument(
+        "--insecure", action="store_true", help=f"serve other machines without {without}"
+    )
+    server.add_argument(
+        "--allowed-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="answer to this host name or address, too (repeatable)",
+    )
+
+
 def add_pool_arguments(server: argparse._ArgumentGroup) -> None:
     """Declare how many requests are worked on at once."""
     server.add_argument(
@@ -52,7 +83,7 @@ def add_pool_arguments(server: argparse._ArgumentGroup) -> None:
         type=non_negative,
         default=32,
         metavar="N",
-        help="more requests that may wait; others get status 429 (default 32)",
+        help="more requests that may wait; others are refused, with status 429 (default 32)",
     )
     server.add_argument(
         "--wait", type=positive, default=60, metavar="SECONDS", help="... for so long (default 60)"
@@ -66,15 +97,20 @@ def add_pool_arguments(server: argparse._ArgumentGroup) -> None:
     )
 
 
-def add_source_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare how sessions are opened."""
+def add_source_arguments(parser: argparse.ArgumentParser, *, give_up_after_s: int) -> None:
+    """Declare how sessions are opened.
+
+    Args:
+        parser: What to add to.
+        give_up_after_s: The usual time after which a trunk that is away is given up.
+    """
     link = add_link_arguments(parser)
     link.add_argument(
         "--give-up-after",
         type=positive,
-        default=60,
+        default=give_up_after_s,
         metavar="SECONDS",
-        help="fail a request when its trunk has been away for so long (default 60)",
+        help="fail a request when its trunk has been away for so long (default %(default)s)",
     )
     device = parser.add_argument_group("device")
     device.add_argument(

@@ -23,12 +23,13 @@ import sys
 
 from edge_runtime.commands.sources import (
     add_bundle_arguments,
+    add_listening_arguments,
     add_pool_arguments,
     add_source_arguments,
     pool_limits,
     read_sources,
 )
-from lambda_split.arguments import non_negative, read_token_file
+from lambda_split.arguments import read_token_file
 
 __all__ = ["add_arguments", "run"]
 
@@ -37,33 +38,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     add_bundle_arguments(parser)
     server = parser.add_argument_group("server")
-    server.add_argument(
-        "--host", default="127.0.0.1", help="where to listen (default: this machine only)"
-    )
-    server.add_argument(
-        "--port",
-        type=non_negative,
-        default=7860,
-        metavar="N",
-        help="default 7860; 0: any that is free",
-    )
+    add_listening_arguments(server, port=7860, without="a password")
     server.add_argument(
         "--password-file",
         metavar="FILE",
         help="file with the password that the browser asks for (default: none is asked for)",
     )
-    server.add_argument(
-        "--insecure", action="store_true", help="serve other machines without a password"
-    )
-    server.add_argument(
-        "--allowed-host",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="answer to this host name or address, too (repeatable)",
-    )
     add_pool_arguments(server)
-    add_source_arguments(parser)
+    add_source_arguments(parser, give_up_after_s=300)
     parser.add_argument(
         "--log-level", default="warning", choices=("debug", "info", "warning", "error")
     )

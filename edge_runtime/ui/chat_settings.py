@@ -8,7 +8,15 @@ import gradio as gr
 
 from edge_runtime.sampling import SamplingSettings
 from edge_runtime.ui.chatting import AnswerSettings
-from edge_runtime.ui.fields import FieldValue, read_number, read_seed, read_text, read_whole
+from edge_runtime.ui.fields import (
+    FieldValue,
+    add_number,
+    add_seed,
+    read_number,
+    read_seed,
+    read_text,
+    read_whole,
+)
 from lambda_split.errors import UsageError
 
 __all__ = ["add_chat_settings", "read_chat_settings"]
@@ -37,67 +45,33 @@ def add_chat_settings(
             elem_id="ls-system",
         )
         with gr.Row():
-            temperature = gr.Number(
+            temperature = add_number(
+                "temperature",
                 defaults.temperature,
-                label="Temperature",
-                info="0 always takes the most likely token",
-                minimum=0,
+                "Temperature",
+                "0 always takes the most likely token",
                 step=0.1,
-                min_width=140,
-                elem_id="ls-temperature",
             )
-            new_tokens = gr.Number(
+            new_tokens = add_number(
+                "new-tokens",
                 min(_NEW_TOKENS, most),
-                label="Most new tokens",
-                info=f"the chat holds {max_positions:,} in all",
-                minimum=1,
-                maximum=most,
-                precision=0,
-                min_width=140,
-                elem_id="ls-new-tokens",
+                "Most new tokens",
+                f"the chat holds {max_positions:,} in all",
+                least=1,
+                most=most,
             )
-            seed = gr.Textbox(
-                label="Seed",
-                info="the same seed, the same text",
-                placeholder="any",
-                max_lines=1,
-                min_width=140,
-                elem_id="ls-seed",
-            )
+            seed = add_seed("seed", "text")
         with gr.Row():
-            top_p = gr.Number(
-                defaults.top_p,
-                label="Top p",
-                info="1 is off",
-                minimum=0,
-                maximum=1,
-                step=0.05,
-                min_width=120,
-            )
-            top_k = gr.Number(
-                defaults.top_k,
-                label="Top k",
-                info="0 is off",
-                minimum=0,
-                precision=0,
-                min_width=120,
-            )
-            min_p = gr.Number(
-                defaults.min_p,
-                label="Min p",
-                info="0 is off",
-                minimum=0,
-                maximum=1,
-                step=0.05,
-                min_width=120,
-            )
-            penalty = gr.Number(
+            top_p = add_number("top-p", defaults.top_p, "Top p", "1 is off", most=1, step=0.05)
+            top_k = add_number("top-k", defaults.top_k, "Top k", "0 is off")
+            min_p = add_number("min-p", defaults.min_p, "Min p", "0 is off", most=1, step=0.05)
+            penalty = add_number(
+                "penalty",
                 defaults.repetition_penalty,
-                label="Repetition penalty",
-                info="1 is off",
-                minimum=0.001,
+                "Repetition penalty",
+                "1 is off",
+                least=0.001,
                 step=0.05,
-                min_width=120,
             )
         stop = gr.Textbox(
             label="Stop at", info="texts that end an answer, one a line", lines=1, max_lines=4

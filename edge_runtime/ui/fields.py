@@ -1,13 +1,74 @@
-"""What the fields of a form hold: a browser may send anything for them."""
+"""Fields of a form, and what they hold: a browser may send anything for them."""
 
 from __future__ import annotations
 
+import gradio as gr
+
 from lambda_split.errors import UsageError
 
-__all__ = ["FieldValue", "read_number", "read_seed", "read_text", "read_whole"]
+__all__ = [
+    "FieldValue",
+    "add_number",
+    "add_seed",
+    "read_number",
+    "read_seed",
+    "read_text",
+    "read_whole",
+]
 
 _LONGEST_SEED = 20  # digits of the largest one
 FieldValue = str | float | None
+
+
+def add_number(
+    name: str,
+    value: float,
+    label: str,
+    info: str,
+    *,
+    least: float = 0,
+    most: float | None = None,
+    step: float = 1,
+) -> gr.Number:
+    """Add a field for a number.
+
+    Args:
+        name: The element's, after ``ls-``.
+        value: What it begins with.
+        label: What it is.
+        info: What is to be known of it.
+        least: The smallest that the browser lets one choose.
+        most: The largest.
+        step: From one to the next; 1 is for whole numbers.
+    """
+    return gr.Number(
+        value,
+        label=label,
+        info=info,
+        minimum=least,
+        maximum=most,
+        step=step,
+        precision=0 if step == 1 else None,
+        min_width=120,
+        elem_id=f"ls-{name}",
+    )
+
+
+def add_seed(name: str, of: str) -> gr.Textbox:
+    """Add a field for a seed: a text, since a number's field shows 0 where it is empty.
+
+    Args:
+        name: The element's, after ``ls-``.
+        of: What the same seed makes again.
+    """
+    return gr.Textbox(
+        label="Seed",
+        info=f"the same seed, the same {of}",
+        placeholder="any",
+        max_lines=1,
+        min_width=120,
+        elem_id=f"ls-{name}",
+    )
 
 
 def read_number(value: FieldValue, name: str, default: float) -> float:

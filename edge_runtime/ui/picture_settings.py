@@ -7,7 +7,15 @@ from collections.abc import Sequence
 import gradio as gr
 
 from edge_runtime.pictures.request import PictureSpec, check_spec
-from edge_runtime.ui.fields import FieldValue, read_number, read_seed, read_text, read_whole
+from edge_runtime.ui.fields import (
+    FieldValue,
+    add_number,
+    add_seed,
+    read_number,
+    read_seed,
+    read_text,
+    read_whole,
+)
 from edge_runtime.ui.paintings import PictureWish
 from lambda_split.diffusion.scheduler_config import SOLVER_NAMES
 from lambda_split.errors import UsageError
@@ -28,29 +36,22 @@ def add_picture_settings(manifest: ImageManifest) -> list[gr.components.Componen
             label="Lead away from", placeholder="nothing", lines=1, elem_id="ls-picture-negative"
         )
         with gr.Row():
-            steps = _number(_STEPS, "Steps", "runs of the denoiser", least=1, name="steps")
-            guidance = _number(
-                defaults.guidance, "Guidance", "1 is none", least=0, name="guidance", whole=False
+            steps = add_number("picture-steps", _STEPS, "Steps", "runs of the denoiser", least=1)
+            guidance = add_number(
+                "picture-guidance", defaults.guidance, "Guidance", "1 is none", step=0.5
             )
-            seed = gr.Textbox(
-                label="Seed",
-                info="the same seed, the same picture",
-                placeholder="any",
-                max_lines=1,
-                min_width=120,
-                elem_id="ls-picture-seed",
-            )
+            seed = add_seed("picture-seed", "picture")
         with gr.Row():
-            width = _number(latents.width, "Width", "pixels", least=1, name="width")
-            height = _number(latents.height, "Height", "pixels", least=1, name="height")
-            images = _number(1, "Pictures", "of one prompt", least=1, name="images")
+            width = add_number("picture-width", latents.width, "Width", "pixels", least=1)
+            height = add_number("picture-height", latents.height, "Height", "pixels", least=1)
+            images = add_number("picture-images", 1, "Pictures", "of one prompt", least=1)
         with gr.Row():
             solver = gr.Dropdown(
                 [_OWN_SOLVER, *SOLVER_NAMES], value=_OWN_SOLVER, label="Solver", min_width=120
             )
             every = 1 if max(latents.height, latents.width) <= _SMALL_SIDE else 5
-            preview = _number(
-                every, "Preview every", "steps; 0 for none", least=0, name="preview-every"
+            preview = add_number(
+                "picture-preview-every", every, "Preview every", "steps; 0 for none"
             )
     return [negative, steps, guidance, seed, width, height, images, solver, preview]
 
@@ -86,18 +87,3 @@ def read_picture_settings(
     )
     check_spec(spec, manifest)
     return PictureWish(prompt, read_text(negative), spec, every)
-
-
-def _number(
-    value: float, label: str, info: str, *, least: float, name: str, whole: bool = True
-) -> gr.Number:
-    return gr.Number(
-        value,
-        label=label,
-        info=info,
-        minimum=least,
-        precision=0 if whole else None,
-        step=1 if whole else 0.5,
-        min_width=120,
-        elem_id=f"ls-picture-{name}",
-    )

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import pathlib
 import re
 import shlex
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import httpx
 import pytest
 
+from tests.programs import listening
 from tests.servers import TrunkServer, free_port
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -84,25 +82,10 @@ def test_export_serve_and_chat(tmp_path) -> None:
         assert "fox" in done.stdout
         for name, path, told in (("api", "/models", '"demo"'), ("ui", "config", "Regenerate")):
             (command,) = _commands(f"lambda-split {name} ")
-            with _serving([*run, *adapt(command), "--port", "0"]) as address:
+            with listening([*run, *adapt(command), "--port", "0"]) as address:
                 assert told in httpx.get(address + path).text
     finally:
         server.close()
-
-
-@contextlib.contextmanager
-def _serving(command: list[str]) -> Iterator[str]:
-    """A command that serves until it is told to stop, and what it says where."""
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        address = re.fullmatch(r"listening on (http://\S+)\n", process.stdout.readline())[1]
-        yield address
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
 
 
 @pytest.mark.slow

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import shutil
-import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +14,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from export import ImageExportSettings, export_image_bundle
 from lambda_split.image_bundle import ImageBundle, load_image_bundle
 from tests.edge_runtime.ui.driving import READY_MS
+from tests.programs import listening
 from tests.servers import TrunkServer, serving
 
 
@@ -41,26 +39,6 @@ class Served:
     network: str
 
 
-@contextlib.contextmanager
-def serving_page(network: str, *arguments: str) -> Iterator[str]:
-    """``lambda-split ui`` in a process of its own, as people start it; its address."""
-    command = [sys.executable, "-m", "tests.edge_runtime.ui.watched", network]
-    process = subprocess.Popen(
-        [*command, "--port", "0", "--threads", "1", *arguments], stdout=subprocess.PIPE, text=True
-    )
-    try:
-        line = process.stdout.readline()
-        match = re.fullmatch(r"listening on (http://\S+)\n", line)
-        assert match, line
-        yield match[1]
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
-
-
 @pytest.fixture(scope="session")
 def served(demo_bundle, tmp_path_factory) -> Iterator[Served]:
     place = tmp_path_factory.mktemp("ui")
@@ -74,7 +52,9 @@ def served(demo_bundle, tmp_path_factory) -> Iterator[Served]:
         text = str(demo_bundle.path)
         models = ("--bundle", text, "--url", trunk.url, "--codec", "fp32")
         pictures = ("--bundle", str(place / "pictures"), "--url", denoiser.url)
-        url = stack.enter_context(serving_page(network, *models, *pictures))
+        page = [sys.executable, "-m", "tests.edge_runtime.ui.watched", network]
+        page += ["--port", "0", "--threads", "1", *models, *pictures]
+        url = stack.enter_context(listening(page))
         bundle = load_image_bundle(place / "pictures")
         yield Served(url, trunk, text, denoiser, bundle, network)
 
