@@ -59,7 +59,8 @@ def text_panel(wire: TextWire) -> str:
     stats = wire.stats
     positions, width = wire.sent.shape
     shown = picture(
-        heat_map(wire.sent), f"heat map of {positions} rows of {width} numbers that were sent"
+        heat_map(wire.sent),
+        f"heat map of {counted(positions, 'row')} of {width} numbers that were sent",
     )
     parts += [
         section(
@@ -70,8 +71,8 @@ def text_panel(wire: TextWire) -> str:
                 (f"{stats.round_trips:,}", "round trip" + "s" * (stats.round_trips != 1)),
             )
             + shown,
-            f"Each row is a token's hidden state, {width:,} numbers as {wire.codec}; the last "
-            f"{positions} are shown, the newest at the bottom.",
+            f"Each row is a token's hidden state, {width:,} numbers as {wire.codec}, the newest at "
+            f"the bottom: {counted(positions, 'position')}.",
         ),
         section(
             "What stayed here",
@@ -155,14 +156,14 @@ def picture_panel(wire: PictureWire) -> str:
         return _panel(parts)
     stats = wire.stats
     tokens, width = wire.sent.shape
-    shown = picture(heat_map(wire.sent), f"heat map of {tokens} rows of {width} numbers")
+    shown = picture(heat_map(wire.sent), f"heat map of {counted(tokens, 'row')} of {width} numbers")
     crossing = "predicted noise comes back" if wire.split == "whole" else "features go both ways"
     parts += [
         section(
             "What left this device",
             figures((f"{stats.bytes_up:,}", "bytes up"), (f"{stats.bytes_down:,}", "bytes down"))
             + shown,
-            f"The prompt's encoding, a row of {width:,} numbers for each of {tokens} tokens; then, "
+            f"The prompt's encoding, {counted(tokens, 'row')} of {width:,} numbers; then, "
             f"each step, {crossing}, as {wire.format}.",
         ),
         section("What stayed here", quote(wire.prompt), _HONEST_PICTURE),

@@ -49,7 +49,7 @@ def test_a_text_s_panel_says_what_crossed_and_what_did_not() -> None:
     for told in (
         "head 1 layer, here trunk 5 layers, in the cloud tail 2 layers, here",
         "12,345 bytes up 678 bytes down 4 round trips",
-        "32 numbers as fp16; the last 7 are shown",
+        "32 numbers as fp16, the newest at the bottom: 7 positions.",
         "a question an answer",
         "head 25.0 ms link 50.0 ms trunk 100.0 ms tail 1.0 ms",
         "first token after 250 ms; 4.0 tokens/s; 3 prompt tokens still held",
