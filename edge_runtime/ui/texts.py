@@ -19,7 +19,10 @@ from lambda_split.split import Split
 
 __all__ = ["TextOrder", "TextProgress", "text_progress"]
 
-_LOOK_EVERY_S = 0.3  # how often what was sent is looked at: tokens come far faster
+# How often the text is shown, and what was sent looked at: tokens may come far faster, and a
+# browser that draws each of them takes more of a device than head and tail.
+_SHOW_EVERY_S = 0.07
+_LOOK_EVERY_S = 0.3
 
 
 @dataclass(frozen=True)
@@ -94,13 +97,17 @@ def _steps(
         on_prompt=unless_given_up(wanted),
     )
     said: list[str] = []
-    looked = 0.0
+    shown = looked = 0.0
     with stream:
         while (piece := stream.advance()) is not None:
             said.append(piece)
             sent, now = None, time.monotonic()
+            if now - shown < _SHOW_EVERY_S:
+                yield None
+                continue
             if now - looked >= _LOOK_EVERY_S:
                 sent, looked = generator.sent_states(order.shown_positions), now
+            shown = now
             yield TextProgress(split, "".join(said), stream.stats, sent)
         sent = generator.sent_states(order.shown_positions)
         result = stream.result
