@@ -61,7 +61,7 @@ $(VENV)/.docs: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 docs: $(VENV)/.docs  ## the documentation as a site, in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
-	@echo "open site/index.html"
+	@echo "$(PYTHON) -m http.server --directory site shows it, at http://127.0.0.1:8000/"
 
 clean:  ## remove the environment and caches
 	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -67,7 +67,8 @@ def _check_pixels(spec: PictureSpec, served: ServedPictures) -> None:
     height, width = spec.size(served.manifest)
     if spec.images * height * width > served.max_pixels:
         raise ParameterInvalid(
-            "n", f"at most {served.max_pixels:,} pixels can be made at once, of all pictures"
+            "n" if spec.images > 1 else "size",
+            f"at most {served.max_pixels:,} pixels can be made at once, of all pictures",
         )
 
 

@@ -228,6 +228,15 @@ class ImageGenerator(Closing):
         """The bundle that is running."""
         return self._bundle
 
+    def unseen_tokens(self, prompt: str) -> int:
+        """How many of a prompt's last tokens no text encoder takes, so that they change nothing.
+
+        Raises:
+            UsageError: it is not Unicode.
+            TokenizerInvalid: a tokenizer fails.
+        """
+        return self._encoders.unseen_tokens(prompt)
+
     def generate(
         self,
         prompt: str,

@@ -66,6 +66,18 @@ class PromptEncoders:
         """Positions of the conditioning."""
         return self._encoders[0].description.max_tokens
 
+    def unseen_tokens(self, prompt: str) -> int:
+        """How many of a prompt's tokens stand behind what an encoder takes.
+
+        Raises:
+            UsageError: it is not Unicode.
+            TokenizerInvalid: a tokenizer fails.
+        """
+        return max(
+            max(0, len(each.tokenizer.encode(prompt)) - each.description.max_tokens)
+            for each in self._encoders
+        )
+
     def encode(self, prompts: Sequence[str]) -> EncodedPrompts:
         """Encode n prompts.
 

@@ -57,20 +57,17 @@ def add_chat_settings(
                 min(_NEW_TOKENS, most),
                 "Most new tokens",
                 f"the chat holds {max_positions:,} in all",
-                least=1,
-                most=most,
             )
             seed = add_seed("seed", "text")
         with gr.Row():
-            top_p = add_number("top-p", defaults.top_p, "Top p", "1 is off", most=1, step=0.05)
+            top_p = add_number("top-p", defaults.top_p, "Top p", "1 is off", step=0.05)
             top_k = add_number("top-k", defaults.top_k, "Top k", "0 is off")
-            min_p = add_number("min-p", defaults.min_p, "Min p", "0 is off", most=1, step=0.05)
+            min_p = add_number("min-p", defaults.min_p, "Min p", "0 is off", step=0.05)
             penalty = add_number(
                 "penalty",
                 defaults.repetition_penalty,
                 "Repetition penalty",
                 "1 is off",
-                least=0.001,
                 step=0.05,
             )
         stop = gr.Textbox(

@@ -7,12 +7,13 @@ from typing import Any, Literal
 
 import gradio as gr
 
+from edge_runtime.chat import Message
 from edge_runtime.conversation import Conversation
 from edge_runtime.sessions.served import ServedText
 from edge_runtime.ui.chat_settings import add_chat_settings, read_chat_settings
 from edge_runtime.ui.chatting import Chatter, ChatView
 from edge_runtime.ui.fields import FieldValue
-from edge_runtime.ui.markup import status
+from edge_runtime.ui.markup import as_typed, status
 from edge_runtime.ui.panels import text_panel
 from edge_runtime.ui.stopping import Stops
 from lambda_split.errors import UsageError
@@ -46,7 +47,7 @@ class ChatTab:
                     buttons=["copy"],
                     allow_tags=False,
                     feedback_options=None,
-                    placeholder=f"{served.id}: what you write stays on this device.",
+                    placeholder=f"{served.id}: text stays here, hidden states cross.",
                     elem_id="ls-chat",
                 )
                 self._status = gr.HTML(elem_id="ls-chat-status")
@@ -73,7 +74,7 @@ class ChatTab:
 
     def _connect(self, settings: list[gr.components.Component]) -> None:
         shown = [self._box, self._chat, self._conversation, self._panel, self._status]
-        buttons = [self._send, self._stop, self._again, self._clear]
+        buttons = [self._send, self._stop, self._again]
         answering: dict[str, Any] = {
             "outputs": [*shown, *buttons],
             "concurrency_limit": None,  # sessions are limited, not this
@@ -93,7 +94,7 @@ class ChatTab:
             "api_visibility": "private",
         }
         self._stop.click(self._on_stop, **at_once)
-        gr.on([self._clear.click, self._chat.clear], self._on_clear, outputs=shown, **at_once)
+        self._clear.click(self._on_clear, outputs=[*shown, *buttons], **at_once)
 
     async def _ask(
         self, request: gr.Request, question: str, conversation: Conversation, *values: FieldValue
@@ -126,9 +127,9 @@ class ChatTab:
         except UsageError as error:
             yield {self._status: status(str(error), trouble=True)}
             return
-        with self._stops.running(str(request.session_hash)) as stop:
+        with self._stops.running(str(request.session_hash)) as work:
             if question is not None:
-                views = self._chatter.answer(conversation, question, settings, stop)
+                views = self._chatter.answer(conversation, question, settings, work.stop)
             else:
                 last = conversation.turns[-1]
                 question = last.question
@@ -136,12 +137,13 @@ class ChatTab:
                     conversation.without_last(),
                     question,
                     settings,
-                    stop,
+                    work.stop,
                     attempt=last.attempt + 1,
                     instead_of=conversation,
                 )
             async for view in views:
-                yield self._updates(view, question)
+                if not work.dropped:
+                    yield self._updates(view, question)
 
     def _updates(self, view: ChatView, question: str) -> Updates:
         running = view.question is not None
@@ -151,7 +153,6 @@ class ChatTab:
             self._send: gr.Button(interactive=not running),
             self._stop: gr.Button(interactive=running),
             self._again: gr.Button(interactive=not running),
-            self._clear: gr.Button(interactive=not running),
         }
         if running and not view.answer:
             updates[self._box] = ""
@@ -167,12 +168,15 @@ class ChatTab:
         self._stops.stop(str(request.session_hash))
 
     def _on_clear(self, request: gr.Request) -> Updates:
-        self._stops.stop(str(request.session_hash))
+        self._stops.stop(str(request.session_hash), drop=True)
         return {
             self._chat: [],
             self._conversation: Conversation(),
             self._panel: text_panel(self._chatter.blank),
             self._status: "",
+            self._send: gr.Button(interactive=True),
+            self._stop: gr.Button(interactive=False),
+            self._again: gr.Button(interactive=True),
         }
 
 
@@ -186,16 +190,21 @@ def _button(
     return gr.Button(name, elem_id=element, min_width=130, variant=variant, interactive=interactive)
 
 
+def _shown(message: Message) -> str:
+    """Answers are Markdown, as models write it; what a person wrote stands as it was typed."""
+    return as_typed(message.content) if message.role == "user" else message.content
+
+
 def _messages(view: ChatView) -> list[dict[str, str]]:
     """The conversation as the chat component takes it."""
     shown = [
-        {"role": message.role, "content": message.content}
+        {"role": message.role, "content": _shown(message)}
         for message in view.conversation.messages()
         if message.role != "system"
     ]
     if view.question is not None:
         shown += [
-            {"role": "user", "content": view.question},
+            {"role": "user", "content": as_typed(view.question)},
             {"role": "assistant", "content": view.answer or "…"},
         ]
     return shown

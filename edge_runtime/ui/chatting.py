@@ -13,7 +13,7 @@ from edge_runtime.sampling import SamplingSettings
 from edge_runtime.sessions.served import ServedText
 from edge_runtime.stream import GenerationResult
 from edge_runtime.ui.panels import TextWire
-from edge_runtime.ui.stopping import until_stopped
+from edge_runtime.ui.stopping import until_stopped, waiting_note
 from edge_runtime.ui.texts import TextOrder, TextProgress, text_progress
 from lambda_split.errors import LambdaSplitError, PromptTooLong
 
@@ -113,19 +113,21 @@ class Chatter:
             order = TextOrder(ids, settings.max_new_tokens, sampling, settings.stop)
             coming = until_stopped(text_progress(self._served, order), stop, tick_s=_TICK_S)
             async with contextlib.aclosing(coming) as items:
-                waited = 0.0
+                waited, begun = 0.0, False
                 async for item in items:
                     if item is None:
                         waited += _TICK_S
-                        yield ChatView(asked, question, last.text, note=_waiting(waited))
+                        note = waiting_note(waited, begun=begun)
+                        yield ChatView(asked, question, last.text, note=note)
                         continue
+                    begun = True
                     waited, last = 0.0, item
                     yield ChatView(asked, question, last.text, wire=self._wire(question, last))
                     sent = sent if last.sent is None else last.sent
         except LambdaSplitError as error:
             # Nothing is lost: what was said is here, and the question can be asked again.
             yield ChatView(
-                unanswered, note=_trouble(error), trouble=True, give_back=instead_of is None
+                unanswered, note=_trouble(error, asked), trouble=True, give_back=instead_of is None
             )
             return
         reason = last.finish_reason or "cancelled"
@@ -137,6 +139,8 @@ class Chatter:
         note = "" if last.finish_reason else "stopped"
         if last.finish_reason == "length":
             note = "the answer is as long as the settings allow"
+        elif instead_of is not None and not sampling.temperature:
+            note = "at temperature 0 it is always the same answer"
         yield ChatView(
             said,
             note=note,
@@ -165,17 +169,10 @@ class Chatter:
         )
 
 
-def _waiting(seconds: float) -> str:
-    return (
-        f"no answer from the trunk for {seconds:.0f} s: it is busy, or away. "
-        "The text goes on when it is back."
-    )
-
-
-def _trouble(error: LambdaSplitError) -> str:
-    if isinstance(error, PromptTooLong):
-        return (
-            f"the chat is full: {error.tokens} tokens, and its session holds "
-            f"{error.max_positions}. Begin a new one, or ask less."
-        )
-    return str(error)
+def _trouble(error: LambdaSplitError, asked: Conversation) -> str:
+    if not isinstance(error, PromptTooLong):
+        return str(error)
+    sizes = f"{error.tokens:,} tokens, and the session holds {error.max_positions:,}"
+    if not asked.turns:
+        return f"that is too long: {sizes}. Shorten it."
+    return f"the chat is full: {sizes}. Begin a new one, or ask less."

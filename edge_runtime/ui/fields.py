@@ -26,29 +26,25 @@ def add_number(
     label: str,
     info: str,
     *,
-    least: float = 0,
-    most: float | None = None,
     step: float = 1,
 ) -> gr.Number:
     """Add a field for a number.
+
+    It has no bounds and no precision of Gradio's: those raise where nobody sees which field it was,
+    and round what was typed. What a number may be is checked where it is read.
 
     Args:
         name: The element's, after ``ls-``.
         value: What it begins with.
         label: What it is.
         info: What is to be known of it.
-        least: The smallest that the browser lets one choose.
-        most: The largest.
-        step: From one to the next; 1 is for whole numbers.
+        step: From one to the next.
     """
     return gr.Number(
         value,
         label=label,
         info=info,
-        minimum=least,
-        maximum=most,
         step=step,
-        precision=0 if step == 1 else None,
         min_width=120,
         elem_id=f"ls-{name}",
     )

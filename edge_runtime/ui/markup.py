@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import base64
 import html
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from edge_runtime.pictures.decoder import Pixels
 from edge_runtime.pictures.png import encode_png
 
-__all__ = ["Share", "bar", "figures", "picture", "quote", "section", "split_bar", "status"]
+__all__ = [
+    "Share",
+    "as_typed",
+    "bar",
+    "figures",
+    "picture",
+    "quote",
+    "section",
+    "split_bar",
+    "status",
+]
 
 
 @dataclass(frozen=True)
@@ -94,6 +106,19 @@ def quote(text: str, *, longest: int = 280) -> str:
     """A text as it was written, its beginning left out where it is long."""
     shown = text if len(text) <= longest else f"… {text[-longest:]}"
     return f'<div class="ls-quote" dir="auto">{html.escape(shown)}</div>'
+
+
+_MARKDOWN: Final = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>~&$:=])")
+
+
+def as_typed(text: str) -> str:
+    """Markdown that shows a text as it is: escaped (CommonMark, section 2.4), its indents kept."""
+    lines = []
+    for line in text.split("\n"):
+        words = line.lstrip(" \t")
+        indent = "&nbsp;" * (len(line.expandtabs(4)) - len(words.expandtabs(4)))
+        lines.append(indent + _MARKDOWN.sub(r"\\\1", words))
+    return "\n".join(lines)
 
 
 def status(text: str, *, trouble: bool = False) -> str:

@@ -15,7 +15,7 @@ from edge_runtime.pictures.decoder import Pixels
 from edge_runtime.sessions.served import ServedPictures
 from edge_runtime.ui.paintings import PictureProgress, PictureWish, picture_progress
 from edge_runtime.ui.panels import PictureWire
-from edge_runtime.ui.stopping import until_stopped
+from edge_runtime.ui.stopping import until_stopped, waiting_note
 from lambda_split.counting import counted
 from lambda_split.errors import LambdaSplitError, UsageError
 
@@ -68,8 +68,11 @@ class Painter:
             wish: What is asked for.
             stop: Set when it should end where it is.
         """
+        if not wish.prompt.strip():
+            yield PictureView(running=False, note="describe a picture first")
+            return
         yield PictureView(running=True, note="encoding the prompt here")
-        began, waited, done = time.monotonic(), 0.0, False
+        began, waited, begun, done = time.monotonic(), 0.0, False, False
         note = "stopped"
         try:
             self._check(wish)
@@ -78,11 +81,12 @@ class Painter:
                 async for item in items:
                     if item is None:
                         waited += _TICK_S
-                        yield PictureView(running=True, note=_waiting(waited))
+                        yield PictureView(running=True, note=waiting_note(waited, begun=begun))
                         continue
-                    waited, done = 0.0, item.result is not None
+                    waited, begun, done = 0.0, True, item.result is not None
                     if item.result is not None:
                         note = f"{item.result.stats.total_s:.1f} s, seed {item.result.seed}"
+                        note += _unseen(item.unseen_tokens)
                     yield self._view(item, wish.prompt, time.monotonic() - began)
         except LambdaSplitError as error:
             yield PictureView(running=False, note=str(error), trouble=True)
@@ -108,16 +112,15 @@ class Painter:
         )
 
 
+def _unseen(tokens: int) -> str:
+    """That text encoders take so many tokens and no more."""
+    return f"; the prompt's last {counted(tokens, 'token')} cannot be seen" if tokens else ""
+
+
 def _progress(progress: PictureProgress, seconds: float) -> str:
     if not progress.number:
         return f"{counted(progress.steps, 'step')} to go"
     left = (progress.steps - progress.number) * seconds / progress.number
     told = f"step {progress.number} of {progress.steps}"
+    told += _unseen(progress.unseen_tokens)
     return f"{told}, about {left:.0f} s left" if progress.number < progress.steps else told
-
-
-def _waiting(seconds: float) -> str:
-    return (
-        f"nothing from the trunk for {seconds:.0f} s: it is busy, or away. "
-        "The picture goes on when it is back."
-    )

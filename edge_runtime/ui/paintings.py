@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -48,6 +48,7 @@ class PictureProgress:
         preview: uint8 (images, height, width, 3), the pictures as far as the last step can tell;
             None where there is nothing new to see.
         result: The finished pictures, at the end.
+        unseen_tokens: Of the prompt, behind what the text encoders take.
     """
 
     number: int
@@ -57,6 +58,7 @@ class PictureProgress:
     noise: npt.NDArray[np.float32] | None = None
     preview: Pixels | None = None
     result: ImageResult | None = None
+    unseen_tokens: int = 0
 
 
 def picture_progress(
@@ -78,18 +80,33 @@ def picture_progress(
             spec=wish.spec,
             preview_every=wish.preview_every,
         )
-        sent, steps = stream.conditioning, wish.spec.steps
-        yield PictureProgress(0, steps, stream.stats, sent)
+        start = PictureProgress(
+            0,
+            wish.spec.steps,
+            stream.stats,
+            stream.conditioning,
+            unseen_tokens=painter.unseen_tokens(wish.prompt),
+        )
+        yield start
         last = None
         with stream:
             for last in stream:
-                yield PictureProgress(
-                    last.number, last.steps, stream.stats, sent, last.noise, last.preview
+                yield replace(
+                    start,
+                    number=last.number,
+                    stats=stream.stats,
+                    noise=last.noise,
+                    preview=last.preview,
                 )
         if last is not None:
             result = stream.result
-            yield PictureProgress(
-                last.number, last.steps, result.stats, sent, last.noise, result.images, result
+            yield replace(
+                start,
+                number=last.number,
+                stats=result.stats,
+                noise=last.noise,
+                preview=result.images,
+                result=result,
             )
 
     return served.pool.run(job)

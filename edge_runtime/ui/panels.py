@@ -17,7 +17,7 @@ from lambda_split.split import Split
 __all__ = ["PictureWire", "TextWire", "picture_panel", "text_panel"]
 
 _HONEST = (
-    "These numbers are no text, but they are no encryption either: whoever runs the trunk of a "
+    "Hidden states are no text, but they are no encryption either: whoever runs the trunk of a "
     "model whose weights are public can win practically all of it back. <code>lambda-split "
     "audit</code> measures that."
 )
@@ -54,7 +54,8 @@ def text_panel(wire: TextWire) -> str:
     """The panel beside a chat."""
     parts = [_text_split(wire)]
     if wire.stats is None or wire.sent is None or not wire.sent.size:
-        parts.append(section("What left this device", "<p>Nothing yet: say something.</p>"))
+        nothing = "<p>Nothing yet: say something.</p>"
+        parts.append(section("What left this device", nothing, _HONEST))
         return _panel(parts)
     stats = wire.stats
     positions, width = wire.sent.shape
@@ -64,7 +65,7 @@ def text_panel(wire: TextWire) -> str:
     )
     parts += [
         section(
-            "What left this device",
+            "What left this device for this answer",
             figures(
                 (f"{stats.bytes_up:,}", "bytes up"),
                 (f"{stats.bytes_down:,}", "bytes down"),
@@ -152,7 +153,8 @@ def picture_panel(wire: PictureWire) -> str:
     """The panel beside pictures."""
     parts = [_picture_split(wire)]
     if wire.stats is None or wire.sent is None:
-        parts.append(section("What left this device", "<p>Nothing yet: describe a picture.</p>"))
+        nothing = "<p>Nothing yet: describe a picture.</p>"
+        parts.append(section("What left this device", nothing, _HONEST_PICTURE))
         return _panel(parts)
     stats = wire.stats
     tokens, width = wire.sent.shape
@@ -199,7 +201,7 @@ def _picture_times(stats: ImageStats) -> str:
 
 
 def _picture_speed(stats: ImageStats) -> str:
-    told = f"{stats.total_s:.2f} s in all, previews included"
+    told = f"{stats.total_s:.2f} s in all, previews included; parts work at the same time"
     if stats.reconnects:
         told += f"; {counted(stats.reconnects, 'reconnect')}, nothing lost"
     return told

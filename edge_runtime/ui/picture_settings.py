@@ -36,15 +36,15 @@ def add_picture_settings(manifest: ImageManifest) -> list[gr.components.Componen
             label="Lead away from", placeholder="nothing", lines=1, elem_id="ls-picture-negative"
         )
         with gr.Row():
-            steps = add_number("picture-steps", _STEPS, "Steps", "runs of the denoiser", least=1)
+            steps = add_number("picture-steps", _STEPS, "Steps", "runs of the denoiser")
             guidance = add_number(
                 "picture-guidance", defaults.guidance, "Guidance", "1 is none", step=0.5
             )
             seed = add_seed("picture-seed", "picture")
         with gr.Row():
-            width = add_number("picture-width", latents.width, "Width", "pixels", least=1)
-            height = add_number("picture-height", latents.height, "Height", "pixels", least=1)
-            images = add_number("picture-images", 1, "Pictures", "of one prompt", least=1)
+            width = add_number("picture-width", latents.width, "Width", "pixels")
+            height = add_number("picture-height", latents.height, "Height", "pixels")
+            images = add_number("picture-images", 1, "Pictures", "of one prompt")
         with gr.Row():
             solver = gr.Dropdown(
                 [_OWN_SOLVER, *SOLVER_NAMES], value=_OWN_SOLVER, label="Solver", min_width=120

@@ -15,6 +15,7 @@ from edge_runtime.ui.painting import Painter, PictureView
 from edge_runtime.ui.panels import picture_panel
 from edge_runtime.ui.picture_settings import add_picture_settings, read_picture_settings
 from edge_runtime.ui.stopping import Stops
+from lambda_split.counting import counted
 from lambda_split.errors import UsageError
 
 __all__ = ["PictureTab"]
@@ -42,8 +43,8 @@ class PictureTab:
                 self._prompt = gr.Textbox(
                     show_label=False,
                     container=False,
-                    placeholder="What to show; it stays on this device.",
-                    lines=2,
+                    placeholder="What to show",
+                    lines=1,
                     max_lines=6,
                     elem_id="ls-prompt",
                 )
@@ -85,8 +86,8 @@ class PictureTab:
         except UsageError as error:
             yield {self._status: status(str(error), trouble=True)}
             return
-        with self._stops.running(_tab(request)) as stop:
-            async for view in self._painter.paint(wish, stop):
+        with self._stops.running(_tab(request)) as work:
+            async for view in self._painter.paint(wish, work.stop):
                 yield self._updates(view, prompt)
 
     def _updates(self, view: PictureView, prompt: str) -> Updates:
@@ -105,7 +106,9 @@ class PictureTab:
                 )
                 for number, pixels in enumerate(view.pictures, 1)
             )
-            title = "the picture" if view.finished else "as far as it can be told"
+            title = "as far as it can be told"
+            if view.finished:
+                title = f"{counted(len(view.pictures), 'picture')}, saved by a click"
             updates[self._pictures] = _frame("".join(shown), title)
         if view.noise is not None:
             noise = picture(noise_picture(view.noise), "predicted noise")

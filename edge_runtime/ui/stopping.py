@@ -7,36 +7,70 @@ import contextlib
 from collections.abc import AsyncGenerator, Iterator
 from typing import TypeVar
 
-__all__ = ["Stops", "until_stopped"]
+__all__ = ["Stops", "Work", "until_stopped", "waiting_note"]
 
 Item = TypeVar("Item", bound=object)
+
+
+class Work:
+    """A piece of work.
+
+    Attributes:
+        stop: Set when it should end where it is.
+        dropped: What it has done so far is not wanted, either.
+    """
+
+    def __init__(self) -> None:
+        self.stop = asyncio.Event()
+        self.dropped = False
 
 
 class Stops:
     """Which browser tab's work is to stop; belongs to the event loop's thread."""
 
     def __init__(self) -> None:
-        self._running: dict[str, asyncio.Event] = {}
+        self._running: dict[str, Work] = {}
 
     @contextlib.contextmanager
-    def running(self, tab: str) -> Iterator[asyncio.Event]:
-        """While a tab's work runs; the event is set when it should stop.
+    def running(self, tab: str) -> Iterator[Work]:
+        """While a tab's work runs.
 
         What the same tab began before stops: it has one piece of work at a time.
         """
         self.stop(tab)
-        event = self._running[tab] = asyncio.Event()
+        work = self._running[tab] = Work()
         try:
-            yield event
+            yield work
         finally:
-            if self._running.get(tab) is event:
+            if self._running.get(tab) is work:
                 del self._running[tab]
 
-    def stop(self, tab: str) -> None:
-        """Stop a tab's work, where there is any."""
-        event = self._running.get(tab)
-        if event is not None:
-            event.set()
+    def stop(self, tab: str, *, drop: bool = False) -> None:
+        """Stop a tab's work, where there is any.
+
+        Args:
+            tab: The tab.
+            drop: What it has done so far is not wanted, either.
+        """
+        work = self._running.get(tab)
+        if work is not None:
+            work.dropped = work.dropped or drop
+            work.stop.set()
+
+
+def waiting_note(seconds: float, *, begun: bool) -> str:
+    """What to say while nothing comes.
+
+    Args:
+        seconds: For how long.
+        begun: A session works on it: it is the trunk that is waited for.
+    """
+    if not begun:
+        return f"waiting for {seconds:.0f} s for its turn, or for the trunk to take it"
+    return (
+        f"no answer from the trunk for {seconds:.0f} s: it is busy, or away. "
+        "This goes on when it is back."
+    )
 
 
 async def until_stopped(

@@ -28,6 +28,7 @@ _PICTURE = "a red circle on the left and a blue square on the right, on a white 
 _STEPS = 20
 _SEED = 1
 _PAGE_PORT = 7860
+_PAGE_HOST = "127.0.0.1"
 _NEEDED = ("torch", "transformers", "diffusers", "onnxscript")
 # Formats of convolutions end with int8.
 _PICTURE_WEIGHTS = {"int4": "int8"}
@@ -169,14 +170,16 @@ def _paint(bundle: pathlib.Path, url: str, args: argparse.Namespace) -> None:
 
 def _show_page(folder: pathlib.Path, args: argparse.Namespace) -> None:
     """Serve a page with the models until it is ended."""
+    from edge_runtime.api.serving import listen
     from edge_runtime.commands import ui
 
+    listen(_PAGE_HOST, args.ui).close()  # a port that is taken is told before all the work
     models = {"text": "demo", "picture": "demo-image"}
     with contextlib.ExitStack() as stack:
         _say("1/3: serving the trunks, each in a process of its own")
         wanted = [one for one in models if args.only in {None, one}]
         servers = {one: stack.enter_context(serving(models[one])) for one in wanted}
-        words = ["--port", str(args.ui)]
+        words = ["--host", _PAGE_HOST, "--port", str(args.ui)]
         for one, server in servers.items():
             weights = (
                 args.weights if one == "text" else _PICTURE_WEIGHTS.get(args.weights, args.weights)

@@ -69,7 +69,14 @@ def _shape(whole: Prepared, spec: PictureSpec) -> tuple[int, int, int]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["sdxl", "turbo", "sd1", "sd2", "lcm"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sdxl",
+        "lcm",
+        *(pytest.param(one, marks=pytest.mark.exhaustive) for one in ("turbo", "sd1", "sd2")),
+    ],
+)
 def test_pictures_are_those_of_the_whole_pipeline(prepared, served, name, monkeypatch) -> None:
     whole, server = prepared(name), served(name)
     with ImageGenerator.open(whole.bundle, server.url, format="fp32") as painter:

@@ -127,6 +127,7 @@ def test_an_answer_again(greedy, stories) -> None:
     greedy.wait_for_selector("#ls-stop:not([disabled])")
     await_end(greedy)
     assert answer_of(greedy) == stories[0]
+    expect(greedy.locator("#ls-chat-status")).to_contain_text("always the same answer")
 
 
 def test_settings_are_followed(greedy, stories) -> None:
@@ -143,7 +144,12 @@ def test_settings_are_followed(greedy, stories) -> None:
     ("question", "settings", "complaint"),
     [
         ("  ", {}, "say something first"),
-        ("fox " * 5000, {}, "the chat is full"),
+        ("fox " * 5000, {}, "that is too long"),
+        (QUESTION, {"temperature": -1}, "temperature must be a finite number"),
+        (QUESTION, {"new-tokens": 0}, "the most new tokens must be from 1"),
+        (QUESTION, {"new-tokens": 1.5}, "most new tokens must be a whole number"),
+        (QUESTION, {"top-p": 7}, "top_p must be"),
+        (QUESTION, {"seed": "x"}, "the seed must be a whole number"),
         (QUESTION, {"new-tokens": ""}, ""),  # the usual
     ],
 )
@@ -160,6 +166,32 @@ def test_what_cannot_be_answered_is_told_and_not_lost(page, question, settings, 
     expect(page.locator("#ls-chat-status")).to_contain_text(complaint)
     assert page.input_value("#ls-chat-box textarea") == question
     assert page.locator("#ls-chat [data-testid=bot]").count() == 0
+
+
+def test_a_question_stands_as_it_was_typed(page) -> None:
+    typed = "# <b>fox</b> & *owl*\n    | a | b |\n<script>document.title = 'no'</script>"
+    page.fill("#ls-chat-box textarea", typed)
+    page.click("#ls-send")
+    page.wait_for_selector("#ls-stop:not([disabled])")
+    await_end(page)
+    bubble = page.locator("#ls-chat [data-testid=user] .prose")
+    assert bubble.inner_text().replace("\xa0", " ") == typed
+    assert page.locator("#ls-chat [data-testid=user] :is(b, h1, em, table, script)").count() == 0
+    assert page.title() == "Λ-Split"
+
+
+def test_a_new_chat_in_the_middle_of_an_answer(greedy, served) -> None:
+    ask(greedy, QUESTION)
+    await_text(greedy, 10)
+    with standing_still(served.trunk):
+        greedy.click("#ls-clear")
+        expect(greedy.locator("#ls-chat [data-testid=bot]")).to_have_count(0)
+        await_end(greedy)
+    greedy.wait_for_timeout(1000)  # what ends late stays away
+    assert greedy.locator("#ls-chat [data-testid=bot]").count() == 0
+    ask(greedy, "Who are you?")
+    await_end(greedy)
+    assert greedy.locator("#ls-chat [data-testid=bot]").count() == 1
 
 
 def test_a_new_chat(greedy) -> None:

@@ -12,7 +12,7 @@ from edge_runtime.pictures.png import encode_png
 from edge_runtime.pictures.stream import ImageStats
 from edge_runtime.stats import GenerationStats
 from edge_runtime.ui.heat_map import heat_map
-from edge_runtime.ui.markup import picture, quote, status
+from edge_runtime.ui.markup import as_typed, picture, quote, status
 from edge_runtime.ui.panels import PictureWire, TextWire, picture_panel, text_panel
 from lambda_split.split import Split
 
@@ -104,6 +104,25 @@ def test_long_texts_end_where_they_end() -> None:
     assert shown.endswith("the end")
     assert len(shown) < 300
     assert quote("short") == '<div class="ls-quote" dir="auto">short</div>'
+
+
+@pytest.mark.parametrize(
+    ("typed", "markdown"),
+    [
+        ("plain words, 2 of them; (maybe)", r"plain words, 2 of them; \(maybe\)"),
+        ("# no title", r"\# no title"),
+        ("<b>&amp;</b>", r"\<b\>\&amp;\</b\>"),
+        ("![x](http://a.example/b.png)", r"\!\[x\]\(http\://a\.example/b\.png\)"),
+        (
+            "a\n    indented\n\tby a tab",
+            "a\n" + "&nbsp;" * 4 + "indented\n" + "&nbsp;" * 4 + "by a tab",
+        ),
+        ("- 1\n- 2", "\\- 1\n\\- 2"),
+        ("back\\slash `code` $x$", r"back\\slash \`code\` \$x\$"),
+    ],
+)
+def test_what_was_typed_is_no_markdown(typed, markdown) -> None:
+    assert as_typed(typed) == markdown
 
 
 def test_nothing_to_say() -> None:

@@ -64,8 +64,15 @@ def test_previews_noise_and_the_library_s_own_picture(studio, served) -> None:
 
 
 def test_stopping_and_what_cannot_be_made(studio, served) -> None:
-    fill(studio, "picture-width", 7)
+    studio.click("#ls-make")
+    expect(studio.locator("#ls-picture-status")).to_contain_text("describe a picture first")
     studio.fill("#ls-prompt textarea", PROMPT)
+    for field, value, told in (("steps", 0, "steps must be"), ("images", 1.5, "a whole number")):
+        fill(studio, f"picture-{field}", value)
+        studio.click("#ls-make")
+        expect(studio.locator("#ls-picture-status")).to_contain_text(told)
+        fill(studio, f"picture-{field}", "")
+    fill(studio, "picture-width", 7)
     studio.click("#ls-make")
     expect(studio.locator("#ls-picture-status")).to_contain_text("width must be a multiple of")
     fill(studio, "picture-width", 4096)
@@ -87,6 +94,7 @@ def test_stopping_and_what_cannot_be_made(studio, served) -> None:
     assert studio.locator("#ls-pictures a[download]").count() == 0
     fill(studio, "picture-steps", 2)
     fill(studio, "picture-images", 2)
-    make(studio)
-    await_end(studio, "#ls-picture-stop")
-    assert studio.locator("#ls-pictures a[download]").count() == 2
+    studio.fill("#ls-prompt textarea", "a red circle " * 20)
+    studio.click("#ls-make")
+    expect(studio.locator("#ls-pictures a[download]")).to_have_count(2)
+    expect(studio.locator("#ls-picture-status")).to_contain_text("tokens cannot be seen")

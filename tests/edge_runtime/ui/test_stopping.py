@@ -7,7 +7,7 @@ import functools
 
 import pytest
 
-from edge_runtime.ui.stopping import Stops, until_stopped
+from edge_runtime.ui.stopping import Stops, until_stopped, waiting_note
 
 
 def in_a_loop(test):
@@ -99,9 +99,9 @@ async def test_each_tab_stops_its_own() -> None:
     stops.stop("nothing runs")
     with stops.running("one") as one, stops.running("other") as other:
         stops.stop("one")
-        assert (one.is_set(), other.is_set()) == (True, False)
+        assert (one.stop.is_set(), other.stop.is_set()) == (True, False)
     stops.stop("other")
-    assert not other.is_set()
+    assert not other.stop.is_set()
 
 
 @in_a_loop
@@ -109,7 +109,23 @@ async def test_a_tab_has_one_piece_of_work_at_a_time() -> None:
     stops = Stops()
     with stops.running("tab") as first:
         with stops.running("tab") as second:
-            assert (first.is_set(), second.is_set()) == (True, False)
+            assert (first.stop.is_set(), second.stop.is_set()) == (True, False)
             stops.stop("tab")
-            assert second.is_set()
+            assert second.stop.is_set()
         stops.stop("tab")  # the first was stopped long ago: nothing is there any more
+
+
+@in_a_loop
+async def test_what_is_dropped_stays_dropped() -> None:
+    stops = Stops()
+    with stops.running("tab") as work:
+        stops.stop("tab", drop=True)
+        stops.stop("tab")
+        assert work.dropped
+    with stops.running("tab") as work:
+        assert not work.dropped
+
+
+def test_who_waits_is_told_for_what() -> None:
+    assert "turn" in waiting_note(4, begun=False)
+    assert "the trunk for 4 s" in waiting_note(4, begun=True)
