@@ -139,7 +139,7 @@ class Chatter:
         note = "" if last.finish_reason else "stopped"
         if last.finish_reason == "length":
             note = "the answer is as long as the settings allow"
-        elif instead_of is not None and not sampling.temperature:
+        elif last.finish_reason and instead_of is not None and not sampling.temperature:
             note = "at temperature 0 it is always the same answer"
         yield ChatView(
             said,

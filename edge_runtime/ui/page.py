@@ -19,8 +19,8 @@ _FONTS: Final = ["ui-sans-serif", "system-ui", "sans-serif"]
 _FIXED_FONTS: Final = ["ui-monospace", "Consolas", "monospace"]
 _HEADER: Final = """\
 <header class="ls-header"><h1>Λ-Split</h1>
-<p>The two ends of the model run on this device, its middle in the cloud. Text stays here; numbers
-cross, which keep no secret from whoever has the model.</p></header>
+<p>The model's ends run here, its middle in the cloud. Text stays; hidden states cross, and are no
+encryption.</p></header>
 """
 
 
