@@ -12,7 +12,7 @@ from edge_runtime.conversation import Conversation
 from edge_runtime.sessions.served import ServedText
 from edge_runtime.ui.chat_settings import add_chat_settings, read_chat_settings
 from edge_runtime.ui.chatting import Chatter, ChatView
-from edge_runtime.ui.fields import FieldValue
+from edge_runtime.ui.fields import FieldValue, read_text
 from edge_runtime.ui.markup import as_typed, status
 from edge_runtime.ui.panels import text_panel
 from edge_runtime.ui.stopping import Stops
@@ -97,13 +97,20 @@ class ChatTab:
         self._clear.click(self._on_clear, outputs=[*shown, *buttons], **at_once)
 
     async def _ask(
-        self, request: gr.Request, question: str, conversation: Conversation, *values: FieldValue
+        self,
+        request: gr.Request,
+        typed: FieldValue,
+        conversation: Conversation,
+        *values: FieldValue,
     ) -> AsyncGenerator[Updates, None]:
+        question = read_text(typed)
         if not question.strip():
             yield {self._status: status("say something first")}
             return
+        begins: Updates = {self._box: ""}  # once: the next question may be typed meanwhile
         async for updates in self._answer(request, conversation, question, values):
-            yield updates
+            yield {**begins, **updates}
+            begins = {}
 
     async def _ask_again(
         self, request: gr.Request, conversation: Conversation, *values: FieldValue
@@ -125,7 +132,8 @@ class ChatTab:
         try:
             settings = read_chat_settings(values, self._defaults)
         except UsageError as error:
-            yield {self._status: status(str(error), trouble=True)}
+            updates: Updates = {self._status: status(str(error), trouble=True)}
+            yield updates if question is None else {**updates, self._box: question}
             return
         with self._stops.running(str(request.session_hash)) as work:
             if question is not None:
@@ -154,9 +162,7 @@ class ChatTab:
             self._stop: gr.Button(interactive=running),
             self._again: gr.Button(interactive=not running),
         }
-        if running and not view.answer:
-            updates[self._box] = ""
-        elif view.give_back:
+        if view.give_back:
             updates[self._box] = question
         if not running:
             updates[self._conversation] = view.conversation

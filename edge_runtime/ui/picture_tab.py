@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from edge_runtime.sessions.served import ServedPictures
-from edge_runtime.ui.fields import FieldValue
+from edge_runtime.ui.fields import FieldValue, read_text
 from edge_runtime.ui.heat_map import noise_picture
 from edge_runtime.ui.markup import picture, status
 from edge_runtime.ui.painting import Painter, PictureView
@@ -79,8 +79,9 @@ class PictureTab:
         self._stop.click(self._on_stop, concurrency_limit=None, api_visibility="private")
 
     async def _paint(
-        self, request: gr.Request, prompt: str, *values: FieldValue
+        self, request: gr.Request, typed: FieldValue, *values: FieldValue
     ) -> AsyncGenerator[Updates, None]:
+        prompt = read_text(typed)
         try:
             wish = read_picture_settings(prompt, values, self._served.manifest)
         except UsageError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 from collections.abc import Iterator
 
@@ -91,6 +92,15 @@ def test_the_panel_shows_what_left_the_device(greedy, stories) -> None:
         "#ls-chat-panel img", "image => [image.naturalWidth, image.naturalHeight]"
     )
     assert size == [192, 64]
+
+
+def test_the_next_question_can_be_typed_meanwhile(greedy, served) -> None:
+    with standing_still(served.trunk):
+        ask(greedy, QUESTION)
+        greedy.fill("#ls-chat-box textarea", "What did")
+        expect(greedy.locator("#ls-chat-status")).to_contain_text(re.compile("waiting|no answer"))
+    await_end(greedy)
+    assert greedy.input_value("#ls-chat-box textarea") == "What did"
 
 
 def test_stopping_keeps_what_was_said_and_frees_the_session(greedy, served) -> None:
