@@ -119,6 +119,10 @@ class AsyncImageGenerator(AsyncClosing):
         """The bundle that is running."""
         return self._generator.bundle
 
+    async def unseen_tokens(self, prompt: str) -> int:
+        """How many tokens no text encoder takes; see :meth:`ImageGenerator.unseen_tokens`."""
+        return await self._worker.call(lambda painter: painter.unseen_tokens(prompt))
+
     async def generate(
         self,
         prompt: str,

@@ -52,6 +52,7 @@ def test_prompts_are_padded_with_the_pad_token(encoders, caplog, prompt, ids) ->
         encoded = encoders.encode([prompt])
     assert np.array_equal(encoded.context, _expected(ids))
     assert not caplog.records
+    assert encoders.unseen_tokens(prompt) == 0
 
 
 @pytest.mark.parametrize("more", [1, 2, 500])
@@ -63,6 +64,7 @@ def test_what_is_cut_off_is_told_and_the_end_token_stays(encoders, caplog, more)
     assert f"the prompt has {TOKENS + more} tokens" in caplog.text
     assert f"the first {TOKENS} " in caplog.text
     assert "dog" not in caplog.text  # prompts are nobody's business
+    assert encoders.unseen_tokens(prompt) == more
 
 
 def test_several_prompts_keep_their_order(encoders) -> None:
@@ -127,6 +129,8 @@ def test_a_graph_that_fails_is_named(tmp_path) -> None:
 
 
 def test_half_a_surrogate_pair_is_no_prompt(encoders) -> None:
+    with pytest.raises(UsageError):
+        encoders.unseen_tokens("\ud800")
     with pytest.raises(UsageError):
         encoders.encode(["a \ud800"])
 
