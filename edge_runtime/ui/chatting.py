@@ -14,7 +14,7 @@ from edge_runtime.sessions.served import ServedText
 from edge_runtime.stream import GenerationResult
 from edge_runtime.ui.panels import TextWire
 from edge_runtime.ui.stopping import until_stopped, waiting_note
-from edge_runtime.ui.texts import TextOrder, TextProgress, text_progress
+from edge_runtime.ui.text_progress import TextOrder, TextProgress, text_progress
 from lambda_split.errors import LambdaSplitError, PromptTooLong
 
 __all__ = ["AnswerSettings", "ChatView", "Chatter"]

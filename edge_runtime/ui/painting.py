@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from edge_runtime.pictures.decoder import Pixels
 from edge_runtime.sessions.served import ServedPictures
-from edge_runtime.ui.paintings import PictureProgress, PictureWish, picture_progress
 from edge_runtime.ui.panels import PictureWire
+from edge_runtime.ui.picture_progress import PictureProgress, PictureWish, picture_progress
 from edge_runtime.ui.stopping import until_stopped, waiting_note
 from lambda_split.counting import counted
 from lambda_split.errors import LambdaSplitError, UsageError

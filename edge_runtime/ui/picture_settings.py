@@ -16,7 +16,7 @@ from edge_runtime.ui.fields import (
     read_text,
     read_whole,
 )
-from edge_runtime.ui.paintings import PictureWish
+from edge_runtime.ui.picture_progress import PictureWish
 from lambda_split.diffusion.scheduler_config import SOLVER_NAMES
 from lambda_split.errors import UsageError
 from lambda_split.image_bundle import ImageManifest
