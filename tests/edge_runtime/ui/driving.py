@@ -31,9 +31,14 @@ def fill(page: Page, field: str, value: object) -> None:
 
 
 def ask(page: Page, question: str) -> None:
+    """Ask something, and wait until the page has taken it; a short answer may be there by then."""
+    asked = page.locator("#ls-chat [data-testid=user]").count()
     page.fill("#ls-chat-box textarea", question)
     page.press("#ls-chat-box textarea", "Enter")
-    page.wait_for_selector("#ls-stop:not([disabled])")
+    page.wait_for_function(
+        "asked => document.querySelectorAll('#ls-chat [data-testid=user]').length > asked",
+        arg=asked,
+    )
 
 
 def answer_of(page: Page, number: int = -1) -> str:
