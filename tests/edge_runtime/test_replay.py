@@ -464,11 +464,10 @@ def test_an_interrupt_while_the_link_is_stuck_leaves_nothing_behind(size) -> Non
         trunk.abandon()
         over.set()
         assert time.monotonic() - begin < 5.0  # no goodbye behind megabytes
-        assert not [
-            thread
-            for thread in threading.enumerate()
-            if thread.name == "sender" and thread not in before
-        ]
+        for thread in set(threading.enumerate()) - before:
+            if thread.name == "sender":
+                thread.join(5)
+                assert not thread.is_alive()
         assert trunk.length == 0
         trunk.send(0, wide[:3], reply=3)
         assert np.array_equal(trunk.receive(), wide[:3])
