@@ -15,7 +15,12 @@ from edge_runtime.connection import Endpoint
 from edge_runtime.context import Context
 from edge_runtime.drawing import draw_split
 from edge_runtime.graphs import RuntimeSettings
-from edge_runtime.logprobs import TokenLogprobs, check_alternatives, token_logprobs
+from edge_runtime.logprobs import (
+    TokenLogprobs,
+    check_alternatives,
+    log_probabilities,
+    token_logprobs,
+)
 from edge_runtime.model import TextModel
 from edge_runtime.notebook import Fact, card, plain
 from edge_runtime.prompt import Prompt
@@ -337,16 +342,7 @@ class TextGenerator(Closing):
             raise UsageError("a text of at least two tokens can be scored")
         self._turn += 1
         self._context.rewind(ids[:1])
-        parts: list[npt.NDArray[np.float64]] = []
-        position = 0
-        for logits in self._context.extend_with_all_logits(ids[:-1]):
-            wide = logits.astype(np.float64)  # (n, V)
-            wide -= wide.max(axis=1, keepdims=True)
-            targets = ids[position + 1 : position + 1 + len(wide)]
-            picked = wide[np.arange(len(wide)), targets]  # (n, V) -> (n,)
-            parts.append(picked - np.log(np.exp(wide).sum(axis=1)))
-            position += len(wide)
-        return np.concatenate(parts)
+        return log_probabilities(self._context.extend_with_all_logits(ids[:-1]), ids[1:])
 
     def wait_while(self, wanted: Callable[[], bool]) -> None:
         """From now on wait for a trunk that is away only as long as somebody wants it.

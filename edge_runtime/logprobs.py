@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,13 @@ import numpy.typing as npt
 
 from lambda_split.errors import UsageError
 
-__all__ = ["MOST_ALTERNATIVES", "TokenLogprobs", "check_alternatives", "token_logprobs"]
+__all__ = [
+    "MOST_ALTERNATIVES",
+    "TokenLogprobs",
+    "check_alternatives",
+    "log_probabilities",
+    "token_logprobs",
+]
 
 MOST_ALTERNATIVES = 20
 
@@ -70,3 +77,27 @@ def token_logprobs(logits: npt.NDArray[np.float32], token_id: int, top: int) -> 
         logprob=float(wide[token_id]),
         top=tuple((place, float(wide[place])) for place in best),
     )
+
+
+def log_probabilities(
+    logits: Iterable[npt.NDArray[np.float32]], targets: Sequence[int]
+) -> npt.NDArray[np.float64]:
+    """The log-probability of each token of a text at its place.
+
+    Args:
+        logits: float32 (n, V) of places one after another, n of any size; as many as targets.
+        targets: The tokens that stand there.
+
+    Returns:
+        float64 (targets,), in nats.
+    """
+    parts: list[npt.NDArray[np.float64]] = []
+    position = 0
+    for each in logits:
+        wide = each.astype(np.float64)  # (n, V)
+        wide -= wide.max(axis=1, keepdims=True)
+        there = targets[position : position + len(wide)]
+        picked = wide[np.arange(len(wide)), there]  # (n, V) -> (n,)
+        parts.append(picked - np.log(np.exp(wide).sum(axis=1)))
+        position += len(wide)
+    return np.concatenate(parts)

@@ -13,7 +13,7 @@ from edge_runtime.pictures.decoder import Pixels
 from edge_runtime.pictures.png import encode_png
 
 __all__ = [
-    "Share",
+    "Part",
     "as_typed",
     "bar",
     "figures",
@@ -26,7 +26,7 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class Share:
+class Part:
     """A part of a bar.
 
     Attributes:
@@ -57,31 +57,30 @@ def figures(*pairs: tuple[str, str]) -> str:
     return f'<div class="ls-figures">{items}</div>'
 
 
-def bar(shares: Sequence[Share]) -> str:
-    """Shares side by side, each as long as its amount, and what they are below."""
-    whole = sum(share.amount for share in shares) or 1.0
-    parts = "".join(
-        f'<i class="ls-{share.kind}" style="flex-grow:{max(share.amount / whole, 0.004):.4f}"></i>'
-        for share in shares
+def bar(parts: Sequence[Part]) -> str:
+    """Parts side by side, each as long as its amount, and what they are below."""
+    whole = sum(part.amount for part in parts) or 1.0
+    stretches = "".join(
+        f'<i class="ls-{part.kind}" style="flex-grow:{max(part.amount / whole, 0.004):.4f}"></i>'
+        for part in parts
     )
     names = "".join(
-        f'<li><i class="ls-{share.kind}"></i>{html.escape(share.name)} '
-        f"<b>{html.escape(share.label)}</b></li>"
-        for share in shares
+        f'<li><i class="ls-{part.kind}"></i>{html.escape(part.name)} '
+        f"<b>{html.escape(part.label)}</b></li>"
+        for part in parts
     )
-    return (
-        f'<div class="ls-bar" role="presentation">{parts}</div><ul class="ls-legend">{names}</ul>'
-    )
+    legend = f'<ul class="ls-legend">{names}</ul>'
+    return f'<div class="ls-bar" role="presentation">{stretches}</div>{legend}'
 
 
-def split_bar(shares: Sequence[Share]) -> str:
+def split_bar(parts: Sequence[Part]) -> str:
     """The model's parts side by side, named inside."""
-    parts = "".join(
-        f'<div class="ls-{share.kind}" style="flex-grow:{share.amount:g}">'
-        f"<b>{html.escape(share.name)}</b><span>{html.escape(share.label)}</span></div>"
-        for share in shares
+    boxes = "".join(
+        f'<div class="ls-{part.kind}" style="flex-grow:{part.amount:g}">'
+        f"<b>{html.escape(part.name)}</b><span>{html.escape(part.label)}</span></div>"
+        for part in parts
     )
-    return f'<div class="ls-split">{parts}</div>'
+    return f'<div class="ls-split">{boxes}</div>'
 
 
 def picture(pixels: Pixels, name: str, *, sharp: bool = True, download: str = "") -> str:

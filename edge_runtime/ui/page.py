@@ -6,15 +6,16 @@ from typing import Final
 
 import gradio as gr
 
+from edge_runtime.pictures.generator import DEFAULT_FORMAT
 from edge_runtime.sessions.served import ServedPictures, ServedText
 from edge_runtime.ui.chat_tab import ChatTab
 from edge_runtime.ui.picture_tab import PictureTab
 from edge_runtime.ui.stopping import Stops
 
-__all__ = ["DARK_TOGGLE", "build_page", "make_theme"]
+__all__ = ["build_page", "make_theme"]
 
-TITLE: Final = "Λ-Split"
-DARK_TOGGLE: Final = "() => { document.body.classList.toggle('dark'); }"
+_TITLE: Final = "Λ-Split"
+_DARK_TOGGLE: Final = "() => { document.body.classList.toggle('dark'); }"
 _FONTS: Final = ["ui-sans-serif", "system-ui", "sans-serif"]
 _FIXED_FONTS: Final = ["ui-monospace", "Consolas", "monospace"]
 _HEADER: Final = """\
@@ -32,24 +33,24 @@ def build_page(
     Args:
         text: The language model, if there is one.
         pictures: The pipeline, if there is one.
-        codec: How hidden states and noise cross the wire, to be told.
+        codec: How hidden states cross the wire, to be told.
     """
     stops = Stops()
-    page = gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True)
+    page = gr.Blocks(title=_TITLE, analytics_enabled=False, fill_width=True)
     with page:
         with gr.Row(elem_classes="ls-top"):
             gr.HTML(_HEADER, elem_id="ls-header")
             toggle = gr.Button(
                 "Light or dark", elem_id="ls-dark", min_width=130, size="sm", scale=0
             )
-        toggle.click(None, js=DARK_TOGGLE, api_visibility="private")
+        toggle.click(None, js=_DARK_TOGGLE, api_visibility="private")
         with gr.Tabs():
             if text is not None:
                 with gr.Tab("Chat", id="chat"):
                     ChatTab(text, stops, codec=codec)
             if pictures is not None:
                 with gr.Tab("Pictures", id="pictures"):
-                    PictureTab(pictures, stops, form=codec)
+                    PictureTab(pictures, stops, form=DEFAULT_FORMAT)
 
         def on_close(request: gr.Request) -> None:
             """Nobody waits for what a closed tab began."""

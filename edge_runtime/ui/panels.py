@@ -10,7 +10,7 @@ import numpy.typing as npt
 from edge_runtime.pictures.stream import ImageStats
 from edge_runtime.stats import GenerationStats
 from edge_runtime.ui.heat_map import heat_map
-from edge_runtime.ui.markup import Share, bar, figures, picture, quote, section, split_bar
+from edge_runtime.ui.markup import Part, bar, figures, picture, quote, section, split_bar
 from lambda_split.counting import counted
 from lambda_split.split import Split
 
@@ -21,6 +21,8 @@ _HONEST = (
     "model whose weights are public can win practically all of it back. <code>lambda-split "
     "audit</code> measures that."
 )
+# Colours of the stats' shares, in their order.
+_KINDS = ("device", "link", "cloud", "device-2", "device-3")
 _HONEST_PICTURE = (
     "The trunk gets the prompt's encoding, not its words, and what it works on is the picture "
     "itself: trust it as one that can see both. <code>lambda-split audit</code> measures that."
@@ -95,9 +97,9 @@ def _text_split(wire: TextWire) -> str:
         "The split",
         split_bar(
             [
-                Share("head", max(head, 1), f"{counted(head, 'layer')}, here", "device"),
-                Share("trunk", trunk, f"{counted(trunk, 'layer')}, in the cloud", "cloud"),
-                Share("tail", max(tail, 1), f"{counted(tail, 'layer')}, here", "device"),
+                Part("head", max(head, 1), f"{counted(head, 'layer')}, here", "device"),
+                Part("trunk", trunk, f"{counted(trunk, 'layer')}, in the cloud", "cloud"),
+                Part("tail", max(tail, 1), f"{counted(tail, 'layer')}, here", "device"),
             ]
         ),
     )
@@ -105,16 +107,10 @@ def _text_split(wire: TextWire) -> str:
 
 def _text_times(stats: GenerationStats) -> str:
     tokens = max(stats.completion_tokens, 1)
-    parts = (
-        ("head", stats.head_s, "device"),
-        ("link", stats.link_s, "link"),
-        ("trunk", stats.trunk_s, "cloud"),
-        ("tail", stats.tail_s, "device-2"),
-    )
     return bar(
         [
-            Share(name, seconds, f"{seconds * 1000 / tokens:.1f} ms", kind)
-            for name, seconds, kind in parts
+            Part(each.name, each.seconds, f"{each.seconds * 1000 / tokens:.1f} ms", kind)
+            for each, kind in zip(stats.shares, _KINDS, strict=False)
         ]
     )
 
@@ -180,24 +176,22 @@ def _picture_split(wire: PictureWire) -> str:
         "The split",
         split_bar(
             [
-                Share("encoders", 1, f"here{ends}", "device"),
-                Share("denoiser", 3, "in the cloud", "cloud"),
-                Share("decoder", 1, "solver, too, here", "device"),
+                Part("encoders", 1, f"here{ends}", "device"),
+                Part("denoiser", 3, "in the cloud", "cloud"),
+                Part("decoder", 1, "solver, too, here", "device"),
             ]
         ),
     )
 
 
 def _picture_times(stats: ImageStats) -> str:
-    parts = [
-        ("text encoders", stats.encode_s, "device"),
-        ("link", stats.link_s, "link"),
-        ("denoiser", stats.trunk_s, "cloud"),
-        ("decoder", stats.decode_s, "device-2"),
-    ]
-    if stats.blocks_s:
-        parts.insert(1, ("first and last blocks", stats.blocks_s, "device-3"))
-    return bar([Share(name, seconds, f"{seconds:.2f} s", kind) for name, seconds, kind in parts])
+    return bar(
+        [
+            Part(each.name, each.seconds, f"{each.seconds:.2f} s", kind)
+            for each, kind in zip(stats.shares, _KINDS, strict=True)
+            if each.seconds or each.name != "blocks here"
+        ]
+    )
 
 
 def _picture_speed(stats: ImageStats) -> str:

@@ -42,7 +42,7 @@ class Served:
 @pytest.fixture(scope="session")
 def served(demo_bundle, tmp_path_factory) -> Iterator[Served]:
     place = tmp_path_factory.mktemp("ui")
-    export_image_bundle("demo-image", place / "pictures", ImageExportSettings(weights="fp32"))
+    export_image_bundle("demo-image", place / "pictures", ImageExportSettings(weights="int8"))
     network = str(place / "network")
     with contextlib.ExitStack() as stack:
         trunk = TrunkServer("demo", "--dtype", "float32")

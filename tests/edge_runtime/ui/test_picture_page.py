@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import base64
+import io
 import os
 import signal
 
+import numpy as np
 import pytest
+from PIL import Image
 from playwright.sync_api import expect
 
 from edge_runtime import ImageGenerator, PictureSpec, RuntimeSettings
-from edge_runtime.pictures.png import encode_png
 from tests.edge_runtime.ui.driving import await_end, figures_of, fill, open_settings
 
 pytestmark = pytest.mark.slow
@@ -55,10 +57,15 @@ def test_previews_noise_and_the_library_s_own_picture(studio, served) -> None:
     with ImageGenerator.open(served.pictures, address, runtime=one_thread) as painter:
         expected = painter.generate(PROMPT, spec=PictureSpec(steps=40, seed=3)).images[0]
     source = link.get_attribute("href")
-    assert base64.b64decode(source.partition(",")[2]) == encode_png(expected)
+    with Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))) as saved:
+        differences = np.asarray(saved).astype(int) - expected
+    # Two processes may round differently where the machine does other work as well: 50 dB, where
+    # another picture has less than 20.
+    assert np.square(differences).mean() <= 255**2 / 10**5
     panel = studio.inner_text("#ls-wire-panel")
     assert PROMPT in panel
     assert "denoiser" in panel
+    assert "as fp16" in panel  # whatever the codec of texts is
     figures = figures_of(studio, "#ls-wire-panel")
     # Noise of 4 × 16 × 16 fp16 numbers comes back for each step.
     assert 40 * 2048 < figures["bytes down"] < 1.1 * 40 * 2048
