@@ -147,6 +147,7 @@ def test_a_server_that_stays_away_or_is_another_is_a_typed_error(bundle, checkpo
 # --- pictures -------------------------------------------------------------------------------------
 
 SPEC = PictureSpec(steps=12, seed=5)
+LONG = PictureSpec(steps=500, seed=5)  # takes seconds on any machine
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +174,7 @@ def test_pictures_through_cancellation_and_a_server_that_is_killed(demo_pictures
             demo_pictures, trunk.url, format="fp32"
         ) as painter:
             for delay_s in (0, 0.05, 0.3):
-                task = asyncio.create_task(painter.generate(second, spec=SPEC))
+                task = asyncio.create_task(painter.generate(second, spec=LONG))
                 await asyncio.sleep(delay_s)
                 task.cancel()
                 with pytest.raises(asyncio.CancelledError):
