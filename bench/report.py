@@ -105,7 +105,9 @@ _MEMORY = (
 _PREDICTED = (
     "Tokens/s = 1 / (head + trunk + tail + RTT + bytes / bandwidth), from the times on loopback "
     "and the link's own figures; *with overhead* adds what a round trip on loopback costs besides, "
-    "and the rest of the device's time. Each generation is predicted from that on loopback "
+    "and the rest of the device's time; *parts' own times* takes those of head, trunk and tail "
+    "from the link itself, so that what is left of an error is not their pace. "
+    "Each generation is predicted from that on loopback "
     "in the same round; medians over the rounds, also of the errors."
 )
 

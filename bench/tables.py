@@ -145,7 +145,10 @@ def growth_table(growths: Sequence[Growth]) -> str:
 
 def prediction_table(predictions: Sequence[Prediction]) -> str:
     """Predicted against measured speed."""
-    header = ("setting", "link", "measured", "plain model", "error", "with overhead", "error")
+    header = (
+        *("setting", "link", "measured", "plain model", "error"),
+        *("with overhead", "error", "parts' own times", "error"),
+    )
     rows = [
         (
             each.setting,
@@ -155,6 +158,8 @@ def prediction_table(predictions: Sequence[Prediction]) -> str:
             f"{each.plain_error:+.1%}",
             f"{each.full:.2f}",
             f"{each.full_error:+.1%}",
+            f"{each.paced:.2f}",
+            f"{each.paced_error:+.1%}",
         )
         for each in predictions
     ]

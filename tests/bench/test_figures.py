@@ -109,6 +109,20 @@ def test_predictions_are_of_splits_over_links_that_are_steady():
     assert predictions([slow]) == ()  # nothing to predict from
 
 
+def test_with_the_parts_own_times_the_pace_of_a_link_is_no_error():
+    base = run(0.005)
+    # Each token's trunk takes 0.007 s longer at this pace, and nothing else does.
+    rest = msgspec.structs.replace(base.rest, trunk_s=base.rest.trunk_s + 4 * 0.007)
+    parts = token_parts([base])
+    tired = 0.005 + 0.007 + link_s(parts, MOBILE.settings)
+    rest = msgspec.structs.replace(rest, seconds=4 * tired)
+    own = run(tired, rest=rest)
+    (found,) = predictions([measurement(runs=(base,)), measurement(MOBILE, runs=(own,))])
+    assert found.full_error == pytest.approx(tired / (tired - 0.007) - 1)
+    assert found.paced == pytest.approx(1 / tired)
+    assert found.paced_error == pytest.approx(0, abs=1e-9)
+
+
 def test_remaining_time():
     assert remaining_s(10.0, 0.0, 100.0) is None
     assert remaining_s(10.0, 25.0, 100.0) == 30.0
