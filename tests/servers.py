@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import re
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import time
 import urllib.request
 from collections.abc import Iterator
 from typing import IO
@@ -19,11 +21,24 @@ from prometheus_client.parser import text_string_to_metric_families
 __all__ = ["TrunkServer", "free_port", "serving"]
 
 
+_chosen: set[int] = set()
+
+
 def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody listens on, another one each time.
+
+    It is none of those that systems commonly hand out to whoever asks for any. One of those could
+    be taken, by a connection to somewhere else or to that port itself, before its server is there,
+    or while that is started again.
+    """
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        if port in _chosen:
+            continue
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            _chosen.add(port)
+            return port
 
 
 class TrunkServer:
@@ -64,7 +79,7 @@ class TrunkServer:
     def stop(self) -> int:
         """SIGTERM; returns the exit code."""
         self._process.send_signal(signal.SIGTERM)
-        code = self._process.wait(30)
+        code = self._process.wait(180)
         self._process.stdout.close()
         return code
 
@@ -75,12 +90,17 @@ class TrunkServer:
     def log(self) -> str:
         if not self._log.readable():
             return ""
-        self._log.seek(0)
-        return self._log.read()
+        # The server writes at the file's position, which it shares with us: do not move that.
+        descriptor = self._log.fileno()
+        return os.pread(descriptor, os.fstat(descriptor).st_size, 0).decode()
 
     def metric(self, name: str, **labels: str) -> float:
         """A sample of its metrics; it must run with ``--metrics-port 0``."""
-        (port,) = re.findall(r"metrics on port (\d+)", self.log())
+        deadline = time.monotonic() + 60
+        while not (ports := re.findall(r"metrics on port (\d+)", self.log())):
+            assert time.monotonic() < deadline, self.log()  # its log is written by a thread
+            time.sleep(0.05)
+        (port,) = ports
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:  # loopback
             families = list(text_string_to_metric_families(answer.read().decode()))
         (value,) = [
