@@ -1,5 +1,6 @@
 """A tiny llama, saved and loaded once for all tests of the trunk service."""
 
+import threading
 import time
 
 import pytest
@@ -27,10 +28,12 @@ def model(tmp_path_factory) -> Model:
 
 @pytest.fixture
 def slow(model):
-    """A trunk that takes a fifth of a second for each of its four layers."""
+    """A trunk that takes a fifth of a second for each of its four layers; tells when it begins."""
     trunk = served_trunk(model.checkpoint)
+    trunk.begun = threading.Event()
 
     def delay(module, args):
+        trunk.begun.set()
         time.sleep(0.2)
 
     for layer in trunk.stack.layers:

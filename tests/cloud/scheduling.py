@@ -63,7 +63,7 @@ class Observed:
         self.threads.add(threading.current_thread())
         self.steps.append([(work.session, work.start) for work in batch])
         self.entered.set()
-        assert self.gate.wait(10)
+        assert self.gate.wait(30)
         if self.step_fault is not None:
             raise self.step_fault
         for outcome in self.engine.step(batch):

@@ -82,14 +82,14 @@ def test_a_session_that_waits_for_a_reply_is_not_idle(model, slow):
             serving(model, engine=engine, waiting=waiting) as url,
             Device.connected(url, model.hello()) as device,
         ):
-            await device.send(0, hidden_states(2))
-            await device.send(2, hidden_states(2))
+            for start in range(0, 8, 2):  # so much that some of it waits when the other one comes
+                await device.send(start, hidden_states(2))
             ended = await refusal(url, model.hello())
-            return ended, [await device.receive() for _ in range(2)]
+            return ended, [await device.receive() for _ in range(4)]
 
     (error, _), found = run(scenario())
     assert type(error) is CapacityRefused
-    assert [hidden.shape for hidden in found] == [(2, WIDTH)] * 2
+    assert [hidden.shape for hidden in found] == [(2, WIDTH)] * 4
 
 
 def test_before_the_welcome_only_short_messages_are_read(model):
@@ -98,7 +98,7 @@ def test_before_the_welcome_only_short_messages_are_read(model):
             assert longest_forward(WIDTH, LIMITS.max_chunk_tokens) > MAX_MESSAGE_BYTES
             with contextlib.suppress(ConnectionClosed):  # while it is still being sent
                 await socket.send(b"\0" * (MAX_MESSAGE_BYTES + 1))
-            await asyncio.wait_for(socket.wait_closed(), 5)
+            await asyncio.wait_for(socket.wait_closed(), LIMITS.handshake_s / 2)
             return socket.close_code
 
     assert run(scenario()) == 1009

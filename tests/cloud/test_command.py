@@ -82,7 +82,7 @@ def test_it_says_where_it_listens_serves_and_ends_cleanly(model, tmp_path, numbe
         match = re.fullmatch(r"listening on (ws://127\.0\.0\.1:\d+)\n", line)
         assert match, server.stderr.read()
         found, (error, code) = run_async(scenario(server, match[1]))
-        rest, log = server.communicate(timeout=20)
+        rest, log = server.communicate(timeout=60)
     assert server.returncode == 0
     assert rest == ""  # one line on stdout, no more
     assert (type(error), code) == (ServerDraining, 1001)
@@ -120,7 +120,7 @@ def test_a_second_signal_ends_it_at_once(model):
             while "stopping on SIGINT" not in await asyncio.to_thread(server.stderr.readline):
                 pass
             server.send_signal(signal.SIGINT)
-            code = await asyncio.to_thread(server.wait, 20)
+            code = await asyncio.to_thread(server.wait, 60)
             device.socket.transport.abort()
             return code
 

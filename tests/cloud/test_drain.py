@@ -99,6 +99,7 @@ def test_what_is_under_way_when_the_time_is_over_is_answered(model, slow):
             url = await server.enter_async_context(context)
             device = await devices.enter_async_context(Device.connected(url, model.hello()))
             await device.send(0, hidden_states(3))  # takes 0.8 s
+            await asyncio.to_thread(slow.begun.wait, 30)
             ending = asyncio.ensure_future(server.aclose())
             found = await device.receive()
             ended = await device.fatal()
@@ -149,7 +150,7 @@ def test_the_process_drains_for_as_long_as_its_setting_says(model):
             await device.forward(2, hidden_states(1))  # it may go on
             newcomer = await refused(url)
             await device.socket.send(device.session.close())
-            return newcomer, await asyncio.to_thread(server.wait, 20)
+            return newcomer, await asyncio.to_thread(server.wait, 60)
 
     arguments = (model.folder, "--port", 0, "--threads", 1, "--drain-seconds", 50)
     with process(*arguments) as server:
@@ -166,7 +167,7 @@ def test_sighup_neither_ends_nor_disturbs_a_server(model):
             found = await device.forward(0, hidden_states(2))
             server.send_signal(signal.SIGTERM)
             await device.socket.send(device.session.close())
-        return found, await asyncio.to_thread(server.wait, 20)
+        return found, await asyncio.to_thread(server.wait, 60)
 
     with process(model.folder, "--port", 0, "--threads", 1) as server:
         url = server.stdout.readline().split()[-1]
@@ -207,7 +208,7 @@ def test_a_second_signal_does_not_wait_for_the_drain(model, signals):
             while "stopping on SIGTERM" not in await asyncio.to_thread(server.stderr.readline):
                 pass
             server.send_signal(signals[1])
-            return await asyncio.to_thread(server.wait, 20)
+            return await asyncio.to_thread(server.wait, 60)
 
     with process(model.folder, "--port", 0, "--threads", 1, "--drain-seconds", 600) as server:
         url = server.stdout.readline().split()[-1]

@@ -25,7 +25,7 @@ PIECE = 6  # bytes: long enough that no log line has it by accident
 
 
 def connected(url, model, token=TOKEN, **changes):
-    endpoint = Endpoint(url, token, 5.0, 10.0, changes.pop("ca_file", None))
+    endpoint = Endpoint(url, token, 30.0, 30.0, changes.pop("ca_file", None))
     hello = model.hello(**changes)
     return contextlib.closing(Connection(endpoint, hello, max_chunk_tokens=80, meter=Meter()))
 

@@ -94,6 +94,13 @@ def test_a_long_line_is_cut(layout):
     assert len(layout().format(record("x" * 1_000_000))) < 20_000
 
 
+def closed(handler):
+    """Close it, and wait for its thread: on a busy machine it may need longer than it is given."""
+    handler.close()
+    handler._thread.join(30)
+    assert not handler._thread.is_alive()
+
+
 def lines_of(read_end):
     os.set_blocking(read_end, False)
     return os.read(read_end, 1 << 16).decode().splitlines()
@@ -104,7 +111,7 @@ def test_lines_come_in_order_and_all_of_them():
     handler = StderrHandler(write_end)
     for index in range(100):
         handler.emit(record("line %d", index))
-    handler.close()
+    closed(handler)
     assert lines_of(read_end) == [f"line {index}" for index in range(100)]
     assert handler.lost == 0
     os.close(read_end)
@@ -117,7 +124,7 @@ def test_a_full_disk_loses_lines_counts_them_and_raises_nothing():
     handler = StderrHandler(descriptor, on_lost=lambda: lost.append(1))
     for index in range(10):
         handler.emit(record("line %d", index))
-    handler.close()
+    closed(handler)
     os.close(descriptor)
     assert (handler.lost, len(lost)) == (10, 10)
 
@@ -127,7 +134,7 @@ def test_a_closed_pipe_loses_lines_and_raises_nothing():
     os.close(read_end)
     handler = StderrHandler(write_end)
     handler.emit(record("line"))
-    handler.close()
+    closed(handler)
     os.close(write_end)
     assert handler.lost == 1
 
@@ -140,9 +147,9 @@ def test_a_reader_that_does_not_read_holds_nobody_up_and_costs_bounded_memory():
         handler.emit(record("x" * 1000, index))
     assert handler.lost > 3000  # the pipe holds some, the queue a thousand
     handler.close()
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30
     os.close(read_end)  # lets its thread go
-    handler._thread.join(5)
+    handler._thread.join(30)
     assert not handler._thread.is_alive()
     os.close(write_end)
 
@@ -178,7 +185,7 @@ def test_every_line_of_a_server_is_json_and_tells_its_session(model):
     with process(*arguments) as server:
         session = run(scenario(server.stdout.readline().split()[-1]))
         server.terminate()
-        _, log = server.communicate(timeout=20)
+        _, log = server.communicate(timeout=60)
     told = [json.loads(line) for line in log.splitlines()]
     mine = [each for each in told if each.get("session") == session]
     assert [each["message"] for each in mine] == [
@@ -210,7 +217,7 @@ def test_a_server_whose_log_is_full_serves(model, layout):
         try:
             assert len(run(scenario(server.stdout.readline().split()[-1]))) == 3
             server.terminate()
-            assert server.wait(20) == 0
+            assert server.wait(60) == 0
         finally:
             server.kill()
 

@@ -135,7 +135,7 @@ async def listening(metrics, status=None):
 
 def get(port, path):
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=30) as answer:
             return answer.status, answer.headers["Content-Type"], answer.read()
     except urllib.error.HTTPError as error:
         return error.code, error.headers["Content-Type"], error.read()
@@ -179,7 +179,7 @@ def test_the_listener_closes_on_anything_but_a_plain_get(request_bytes):
         async with listening(Metrics()) as port:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(request_bytes)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 answer = await reader.read()
             writer.close()
             return answer, await asyncio.to_thread(get, port, "/metrics")
@@ -196,7 +196,7 @@ def test_a_request_that_never_ends_is_cut_off(monkeypatch):
         async with listening(Metrics()) as port:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(b"GET /metrics HTTP/1.1\r\nHost")
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 answer = await reader.read()
             writer.close()
             return answer

@@ -16,7 +16,9 @@ from lambda_split.errors import HandshakeTimeout
 from tests.certificates import Issuer
 from tests.cloud.serving import LIMITS, Device, Reference, hidden_states, run, same, serving
 
-QUICK = dataclasses.replace(LIMITS, handshake_s=1, ping_s=0.5)
+# A busy machine must be done with its own part of a handshake, or a ping, in these times.
+QUICK = dataclasses.replace(LIMITS, handshake_s=1, goodbye_s=1.0)
+PINGING = dataclasses.replace(LIMITS, ping_s=1.0, goodbye_s=1.0)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,7 @@ async def closed_after(reader):
     """Seconds until the server closes a connection."""
     begin = asyncio.get_running_loop().time()
     with contextlib.suppress(ConnectionError):
-        await asyncio.wait_for(reader.read(), 20)
+        await asyncio.wait_for(reader.read(), 30)
     return asyncio.get_running_loop().time() - begin
 
 
@@ -81,17 +83,21 @@ def test_a_handshake_has_a_time_as_a_whole(model, issuer, case):
 
     async def scenario():
         async with serving(model, limits=QUICK, tls=tls) as url:
+            begin = time.monotonic()
             reader, writer = await asyncio.open_connection(*address(url))
-            return await dripped(reader, writer, data)
+            _, still_dripping = await dripped(reader, writer, data)
+            return time.monotonic() - begin, still_dripping
 
     seconds, still_dripping = run(scenario())
-    assert 0.5 < seconds < 10  # it was a deadline of 1 s on a busy machine
+    assert 0.5 < seconds < 20  # it was a deadline of 1 s on a busy machine
     assert still_dripping == bool(data)  # and not the end of what it had to say
 
 
 def test_a_hello_byte_by_byte_has_the_same_time(model):
+    limits = dataclasses.replace(QUICK, handshake_s=3)  # the upgrade must be done in it
+
     async def scenario():
-        async with serving(model, limits=QUICK) as url, connect(url, compression=None) as socket:
+        async with serving(model, limits=limits) as url, connect(url, compression=None) as socket:
             device = Device(socket, model.hello())
 
             async def slowly():
@@ -128,7 +134,7 @@ def test_a_half_open_connection_frees_its_place(model):
     engine = model.engine(max_sessions=1)
 
     async def scenario():
-        async with serving(model, engine=engine, limits=QUICK) as url:
+        async with serving(model, engine=engine, limits=PINGING) as url:
             reader, writer = await upgraded(url, model)
             assert engine.open_sessions == 1
             seconds = await closed_after(reader)
@@ -137,20 +143,20 @@ def test_a_half_open_connection_frees_its_place(model):
                 await device.forward(0, hidden_states(2))
             return seconds
 
-    assert run(scenario()) < 10
+    assert run(scenario()) < 20
 
 
 def test_a_frame_byte_by_byte_is_cut_off_too(model):
     """Within a frame no pong can be sent, so that the pings' own deadline ends it."""
 
     async def scenario():
-        async with serving(model, limits=QUICK) as url:
+        async with serving(model, limits=PINGING) as url:
             reader, writer = await upgraded(url, model)
             frame = Frame(Opcode.BINARY, bytes(2000)).serialize(mask=True)
             return await dripped(reader, writer, frame)
 
     seconds, still_dripping = run(scenario())
-    assert seconds < 10
+    assert seconds < 20
     assert still_dripping
 
 

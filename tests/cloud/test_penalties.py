@@ -1,6 +1,5 @@
 """A token whose connections are cut off waits, each time longer; others do not."""
 
-import asyncio
 import contextlib
 import http
 
@@ -63,7 +62,10 @@ def test_after_a_minute_without_offence_it_begins_anew(clock):
     assert penalties.wait_s("someone") == 1
 
 
-def test_a_token_that_was_cut_off_is_told_to_wait_and_others_go_on(model, tmp_path):
+def test_a_token_that_was_cut_off_is_told_to_wait_and_others_go_on(
+    model, tmp_path, monkeypatch, clock
+):
+    monkeypatch.setattr("cloud.gate.Penalties", lambda: Penalties(clock))
     tokens = TokenStore(token_file(tmp_path, hostile="h0stile", honest="h0nest"))
     metrics = Metrics()
 
@@ -80,7 +82,7 @@ def test_a_token_that_was_cut_off_is_told_to_wait_and_others_go_on(model, tmp_pa
             await honest.forward(0, hidden_states(2))
             async with Device.connected(url, model.hello(), token="h0nest") as newcomer:
                 await newcomer.forward(0, hidden_states(2))
-            await asyncio.sleep(1.1)
+            clock.now += 1.1
             async with Device.connected(url, model.hello(), token="h0stile") as later:
                 await later.forward(0, hidden_states(2))
             return caught.value.response

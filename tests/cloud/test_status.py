@@ -69,7 +69,7 @@ def test_a_query_changes_nothing():
 def get(url, path):
     address = url.removeprefix("ws://")
     try:
-        with urllib.request.urlopen(f"http://{address}{path}", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://{address}{path}", timeout=30) as answer:
             return answer.status
     except urllib.error.HTTPError as error:
         return error.code
