@@ -59,7 +59,7 @@ def running(*command: object, log: pathlib.Path) -> Iterator[subprocess.Popen[by
                 process.kill()
 
 
-def until(found: Callable[[], _T | None], *, log: pathlib.Path, patience_s: float = 40) -> _T:
+def until(found: Callable[[], _T | None], *, log: pathlib.Path, patience_s: float = 120) -> _T:
     """Wait for something that is not None; fails with the program's log where it does not come."""
     deadline = time.monotonic() + patience_s
     while (value := found()) is None:
@@ -71,7 +71,7 @@ def until(found: Callable[[], _T | None], *, log: pathlib.Path, patience_s: floa
 def body(url: str) -> bytes | None:
     """What is at an HTTP address, if anything answers there well."""
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - loopback
+        with urllib.request.urlopen(url, timeout=30) as answer:  # noqa: S310 - loopback
             data: bytes = answer.read()
             return data
     except (OSError, urllib.error.URLError):

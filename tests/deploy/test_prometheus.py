@@ -125,7 +125,6 @@ def server(checkpoint) -> Iterator[TrunkServer]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
 def test_prometheus_scrapes_a_server_and_answers_the_dashboard(server, bundle, tmp_path) -> None:
     port, log = free_port(), tmp_path / "prometheus.log"
     changes = {

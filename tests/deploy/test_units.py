@@ -106,9 +106,9 @@ def test_the_image_s_health_check_tells_a_live_server_from_none(checkpoint) -> N
     server = TrunkServer(str(checkpoint("llama")), "--metrics-port", str(port))
     try:
         server.start()
-        assert subprocess.run(command, timeout=30, check=False).returncode == 0
+        assert subprocess.run(command, timeout=60, check=False).returncode == 0
         server.kill()
-        dead = subprocess.run(command, timeout=30, check=False, capture_output=True)
+        dead = subprocess.run(command, timeout=60, check=False, capture_output=True)
         assert dead.returncode != 0
     finally:
         server.close()

@@ -23,7 +23,7 @@ SETTINGS = LoadSettings(
     families=6,
     cut_share=0.75,
     cut_bytes=(1_000, 50_000),
-    within_s=240.0,
+    within_s=500.0,
 )
 SMALL_POOL = "300KB"  # twelve blocks for sixteen clients; a session may need all of them
 

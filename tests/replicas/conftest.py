@@ -66,7 +66,7 @@ def ray_cluster() -> Iterator[pathlib.Path]:
     try:
         with connected(ClusterSettings(cpus=4, folder=folder)):
             yield folder
-        _, left = psutil.wait_procs(ray_processes(folder), timeout=20)
+        _, left = psutil.wait_procs(ray_processes(folder), timeout=60)
         assert not left, f"left running: {left}"
     finally:
         for process in ray_processes(folder):

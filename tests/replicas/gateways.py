@@ -20,8 +20,8 @@ from edge_runtime import RuntimeSettings, TextGenerator
 from edge_runtime.retry import RetryPolicy
 from lambda_split.bundle import Bundle
 
-RETRY = RetryPolicy(max_delay_s=1.0, give_up_after_s=60.0)
-LIMITS = Limits(handshake_s=10, goodbye_s=2.0, max_connections=64)
+RETRY = RetryPolicy(max_delay_s=1.0, give_up_after_s=180.0)
+LIMITS = Limits(handshake_s=30, goodbye_s=5.0, max_connections=64)
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def gateway(
     handle: object, *, token: str | None = None, limits: Limits = LIMITS
 ) -> Iterator[RunningGateway]:
     """A gateway in a thread of its own, for replicas on a Ray cluster."""
-    with gateway_for(ServePlaces(handle, patience_s=20.0), token=token, limits=limits) as running:
+    with gateway_for(ServePlaces(handle, patience_s=60.0), token=token, limits=limits) as running:
         yield running
 
 
@@ -77,7 +77,7 @@ def gateway_for(
     thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
     thread.start()
     try:
-        assert started.wait(20)
+        assert started.wait(60)
         yield RunningGateway(ready[0], metrics, loop.call_soon_threadsafe)
     finally:
         loop.call_soon_threadsafe(stop.set)

@@ -26,7 +26,7 @@ from lambda_split.errors import CapacityRefused, ClusterUnavailable, ReplicasMis
 from tests.replicas.gateways import device, gateway, wait_until
 from tests.servers import free_port
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 TWO = Scaling(min_replicas=2, max_replicas=2, cpus=0.1, interval_s=1.0)
 PROMPTS = ["once upon a time", "a", "the quick brown fox jumps over", "zz top"]
@@ -74,7 +74,7 @@ def sessions(name: str) -> dict[int, int]:
 
 
 def page(port, path):
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=60) as answer:
         return answer.read().decode()
 
 
@@ -118,18 +118,18 @@ def test_a_killed_replica_costs_no_token(two, tiny):
             thread.start()
         try:
             for _ in range(3):
-                wait_until(lambda: running_replicas(name="two") == 2, 60, "two replicas")
+                wait_until(lambda: running_replicas(name="two") == 2, 180, "two replicas")
                 before = front.moved()
-                wait_until(lambda: len(sessions("two")) == 2, 30, "two processes")
-                wait_until(lambda: sum(sessions("two").values()) == 6, 20, "six sessions")
+                wait_until(lambda: len(sessions("two")) == 2, 180, "two processes")
+                wait_until(lambda: sum(sessions("two").values()) == 6, 180, "six sessions")
                 # The fullest: whichever way they went after the last loss.
                 victim = max(replica_processes("two").values(), key=connections)
                 assert connections(victim) > 0
                 victim.send_signal(signal.SIGKILL)
-                wait_until(lambda: front.moved() > before, 20, "a session moves")  # noqa: B023
-                wait_until(lambda: victim.pid not in replica_processes("two"), 20, "gone")  # noqa: B023
+                wait_until(lambda: front.moved() > before, 180, "a session moves")  # noqa: B023
+                wait_until(lambda: victim.pid not in replica_processes("two"), 180, "gone")  # noqa: B023
             count = len(outcomes)
-            wait_until(lambda: len(outcomes) > count + 6, 30, "generations go on")
+            wait_until(lambda: len(outcomes) > count + 6, 180, "generations go on")
         finally:
             stop.set()
             for thread in threads:
@@ -140,8 +140,8 @@ def test_a_killed_replica_costs_no_token(two, tiny):
 
 
 def test_sessions_spread_by_free_memory(two, tiny):
-    wait_until(lambda: running_replicas(name="two") == len(sessions("two")) == 2, 60, "two")
-    time.sleep(3)  # Serve's figures are up to a second old: those of other tests' sessions fade
+    wait_until(lambda: running_replicas(name="two") == len(sessions("two")) == 2, 180, "two")
+    time.sleep(10)  # Serve's figures are some seconds old: those of other tests' sessions fade
     with gateway(two) as front, contextlib.ExitStack() as stack:
         for count in range(1, 9):
             stack.enter_context(device(tiny.bundle, front.url))
@@ -152,21 +152,25 @@ def test_sessions_spread_by_free_memory(two, tiny):
 
 def test_a_full_cluster_refuses(two, tiny):
     """Eight sessions a replica: the seventeenth is told to come back, and fits in later."""
-    wait_until(lambda: running_replicas(name="two") == 2, 60, "two replicas")
+    wait_until(lambda: running_replicas(name="two") == 2, 180, "two replicas")
     with gateway(two) as front, contextlib.ExitStack() as stack:
-        devices = [stack.enter_context(device(tiny.bundle, front.url)) for _ in range(16)]
-        with pytest.raises(CapacityRefused) as refused:
-            device(tiny.bundle, front.url)
-        assert refused.value.retry_after_s > 0
-        assert front.counted("refused_total", reason="capacity-refused") == 1
-        devices[0].close()
+        devices = []
 
         def fits() -> bool:
-            with contextlib.suppress(CapacityRefused), device(tiny.bundle, front.url):
+            with contextlib.suppress(CapacityRefused):
+                devices.append(stack.enter_context(device(tiny.bundle, front.url)))
                 return True
             return False
 
-        wait_until(fits, 20, "a place is free again")
+        for _ in range(16):  # sessions of other tests may be there for a moment yet
+            wait_until(fits, 180, "a place is free")
+        before = front.counted("refused_total", reason="capacity-refused")
+        with pytest.raises(CapacityRefused) as refused:
+            device(tiny.bundle, front.url)
+        assert refused.value.retry_after_s > 0
+        assert front.counted("refused_total", reason="capacity-refused") == before + 1
+        devices[0].close()
+        wait_until(fits, 180, "a place is free again")
 
 
 def test_a_wrong_token_gets_nowhere(two, tiny):
@@ -193,8 +197,8 @@ def test_draining_moves_the_sessions(ray_cluster, tiny):
                 next(stream)
             assert all(connections(each) for each in replica_processes("drain").values())
             with deployed(tiny.settings(), TWO, name="drain"):
-                wait_until(lambda: running_replicas(name="drain") == 2, 60, "two are left")
-                wait_until(lambda: front.moved() > 0, 30, "sessions move")
+                wait_until(lambda: running_replicas(name="drain") == 2, 180, "two are left")
+                wait_until(lambda: front.moved() > 0, 180, "sessions move")
                 for number, stream in enumerate(streams):
                     for _ in stream:
                         pass
@@ -224,11 +228,11 @@ def test_scales_up_under_load_and_down_after(ray_cluster, tiny):
         with contextlib.ExitStack() as stack:
             for _ in range(3):
                 stack.enter_context(device(tiny.bundle, front.url))
-            wait_until(lambda: running_replicas(name="scale") == 2, 60, "a second replica")
+            wait_until(lambda: running_replicas(name="scale") == 2, 180, "a second replica")
             for _ in range(3):
                 stack.enter_context(device(tiny.bundle, front.url))
-            wait_until(lambda: running_replicas(name="scale") == 3, 60, "a third replica")
-        wait_until(lambda: running_replicas(name="scale") == 1, 60, "one replica again")
+            wait_until(lambda: running_replicas(name="scale") == 3, 180, "a third replica")
+        wait_until(lambda: running_replicas(name="scale") == 1, 180, "one replica again")
         assert generate(tiny.bundle, front.url, "a", 3)
 
 
@@ -249,13 +253,13 @@ def test_a_second_gateway_joins(two, tiny):
             assert generate(tiny.bundle, match[1], PROMPTS[0]) == expected
             assert page(port, "/readyz") == "ready\n"
             counted = r'lambda_split_tokens_total{kind="decode",replica="(\w+)"} [1-9]'
-            wait_until(lambda: re.search(counted, page(port, "/metrics")), 20, "steps are counted")
+            wait_until(lambda: re.search(counted, page(port, "/metrics")), 180, "steps are counted")
             told = page(port, "/metrics")
             assert len(re.findall(r"^lambda_split_kv_blocks{replica=", told, re.MULTILINE)) == 2
             assert "\nlambda_split_kv_blocks " not in told
             assert told.count("# TYPE lambda_split_kv_blocks ") == 1
             process.terminate()
-            assert process.wait(30) == 0
+            assert process.wait(60) == 0
         finally:
             process.kill()
     assert running_replicas(name="two") == 2  # they are another process's

@@ -26,7 +26,8 @@ from tests.replicas.gateways import device, gateway_for, wait_until
 from tests.servers import TrunkServer
 
 MAX_BYTES = 1 << 20
-SHORT = Limits(handshake_s=1, goodbye_s=1.0, max_connections=3)
+# A busy machine must be done with its own part of a handshake in that time.
+SHORT = Limits(handshake_s=4, goodbye_s=4.0, max_connections=3)
 
 
 class Servers:
@@ -81,7 +82,7 @@ def last_words(socket):
     error = None
     try:
         while True:
-            message = parse_message(socket.recv(timeout=15))
+            message = parse_message(socket.recv(timeout=60))
             if isinstance(message, ErrorMessage):
                 error = message.to_error()
     except ConnectionClosed as closed:
@@ -122,7 +123,7 @@ def test_what_a_draining_server_says_is_passed_on(servers, tiny):
         assert last_words(socket) == ("server-draining", 1001)
         wait_until(
             lambda: front.counted("gateway_sessions_moved_total", reason="drained") == 1,
-            5,
+            30,
             "counted",
         )
 
@@ -181,7 +182,7 @@ def test_a_long_first_message_is_not_read(servers):
     with gateway_for(servers) as front, connect(front.url, compression=None) as socket:
         socket.send("x" * 20_000)
         with pytest.raises(ConnectionClosed) as closed:
-            socket.recv(timeout=10)
+            socket.recv(timeout=60)
         assert closed.value.rcvd.code == 1009
 
 
@@ -189,7 +190,7 @@ def test_a_bye_is_no_session(servers):
     with gateway_for(servers) as front, connect(front.url, compression=None) as socket:
         socket.send(serialize_message(Bye()))
         with pytest.raises(ConnectionClosed) as closed:
-            socket.recv(timeout=10)
+            socket.recv(timeout=60)
         assert closed.value.rcvd.code == 1000
 
 
@@ -265,7 +266,7 @@ def test_a_stopping_gateway_sends_devices_away(servers, tiny):
         closer.start()
         assert last_words(socket) == ("server-draining", 1001)
         closer.join()
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 30
 
 
 def test_a_device_that_vanishes_frees_its_place(servers, tiny):
@@ -281,7 +282,7 @@ def test_a_device_that_vanishes_frees_its_place(servers, tiny):
                 return True
             return False
 
-        wait_until(fits, 20, "its place is free")
+        wait_until(fits, 60, "its place is free")
 
 
 def test_a_place_keeps_its_token_out_of_logs():
