@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import threading
 
 import pytest
@@ -145,21 +146,31 @@ def test_who_waits_gets_the_session_that_becomes_free_and_a_cancelled_one_passes
     run(scenario)
 
 
-async def until_free(pool) -> None:
-    while pool.busy:  # noqa: ASYNC110  # as a client sees it, from outside
+async def until(holds) -> None:
+    while not holds():  # noqa: ASYNC110  # as a client sees it, from outside
         await asyncio.sleep(0.01)
+
+
+async def until_free(pool) -> None:
+    await until(lambda: not pool.busy)
 
 
 def test_a_job_that_nobody_wants_ends_and_only_then_is_the_session_free() -> None:
     async def scenario():
+        at_gate, gate = threading.Event(), threading.Event()
+
+        def job(_one, _wanted):
+            yield 0
+            at_gate.set()
+            gate.wait(30)
+            yield from itertools.count(1)
+
         opened: list[Conversation] = []
         pool = make_pool(opened, sessions=1)
-        gate = threading.Event()
-        gate.set()
-        endless = pool.run(lambda one, _: one.count([1], limit=10**9, gate=gate))
+        endless = pool.run(job)
         async with contextlib.aclosing(endless):
             assert await anext(endless) == 0
-            gate.clear()
+            assert await asyncio.to_thread(at_gate.wait, 30)
         await asyncio.sleep(0.05)
         assert pool.busy == 1  # still in the middle of an item
         gate.set()
@@ -217,6 +228,8 @@ def test_a_session_that_cannot_be_opened_takes_no_place() -> None:
 class Trunk:
     """Opens sessions while it has places, one at a time."""
 
+    again_s = 4  # longer than what is done before it is asked again
+
     def __init__(self, places: int) -> None:
         self.places = places
         self.asked = 0
@@ -228,7 +241,7 @@ class Trunk:
         self.gate.wait(30)
         self.asked += 1
         if len(self.opened) >= self.places:
-            raise CapacityRefused("sessions", 1)
+            raise CapacityRefused("sessions", self.again_s)
         return Conversation(self.opened)
 
     def pool(self, **limits) -> SessionPool[Conversation]:
@@ -242,9 +255,9 @@ def test_a_full_trunk_s_sessions_are_shared_and_it_is_asked_again_in_time() -> N
         pool = trunk.pool()
         gate = threading.Event()
         working = asyncio.create_task(ask(pool, [1], gate=gate))
-        await asyncio.sleep(0.05)
+        await until(lambda: trunk.opened)
         waiting = [asyncio.create_task(ask(pool, [number])) for number in (2, 3)]
-        await asyncio.sleep(0.2)
+        await until(lambda: pool.waiting == 2)
         assert (trunk.asked, pool.open, pool.busy, pool.waiting) == (3, 1, 1, 2)
         gate.set()
         for found, counted in await asyncio.gather(working, *waiting):
