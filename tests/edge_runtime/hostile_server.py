@@ -118,7 +118,7 @@ class HostileServer:
             compression=None,
             max_size=None,
             ping_interval=None,
-            close_timeout=0.2,
+            close_timeout=5,
             ssl=ssl,
         )
         scheme = "ws" if ssl is None else "wss"

@@ -31,7 +31,7 @@ from tests.edge_runtime.some_graphs import POSITIONS, VOCAB, expected_hidden, ex
 from tests.edge_runtime.some_texts import write_text_bundle
 
 TEMPLATE = "{% for message in messages %}{{ message.role }} {{ message.content }} {% endfor %}"
-RETRY = RetryPolicy(max_delay_s=0.05, give_up_after_s=5.0, reply_timeout_s=5.0)
+RETRY = RetryPolicy(max_delay_s=0.05, give_up_after_s=60.0, reply_timeout_s=60.0)
 PROMPT = [3, 1, 4, 1, 5, 9, 2, 6]
 
 
@@ -348,10 +348,13 @@ def test_a_stop_string_and_a_stop_token_end_the_text(tmp_path, server, generator
 
 
 def test_the_callers_time_is_not_counted(generator) -> None:
+    began, slept_s = time.perf_counter(), 0.0
     stream = generator.stream(PROMPT, max_new_tokens=4)
     for _ in stream:
-        time.sleep(0.3)
-    assert stream.result.stats.total_s < 0.3
+        asleep = time.perf_counter()
+        time.sleep(0.1)
+        slept_s += time.perf_counter() - asleep
+    assert stream.result.stats.total_s <= time.perf_counter() - began - slept_s
 
 
 def test_another_streams_costs_are_not_counted(generator) -> None:

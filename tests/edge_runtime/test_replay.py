@@ -169,7 +169,7 @@ ROWS = np.arange(100 * WIDTH, dtype=np.float32).reshape(100, WIDTH)
 def _open(
     url: str, *, chunk_tokens: int = 32, manifest=MANIFEST, retry=None, **policy
 ) -> ReplayingTrunk:
-    retry = retry or RetryPolicy(**{"max_delay_s": 0.05, "give_up_after_s": 5.0, **policy})
+    retry = retry or RetryPolicy(**{"max_delay_s": 0.05, "give_up_after_s": 60.0, **policy})
     trunk = ReplayingTrunk(
         Endpoint(url, None, retry.connect_timeout_s, retry.reply_timeout_s),
         manifest,
@@ -391,7 +391,8 @@ def test_http_503_is_asked_again_when_it_said() -> None:
         trunk.send(0, ROWS[:20], reply=20)
         assert np.array_equal(trunk.receive(), ROWS[:20])
         trunk.close()
-    assert [late > 0.95 for late in np.diff(arrivals)] == [False, True, True]
+    _, *waits = np.diff(arrivals)  # the first request after the loss comes when it comes
+    assert [late > 0.95 for late in waits] == [True, True]
 
 
 @pytest.mark.parametrize("full", ["refused", "http"])
@@ -432,7 +433,8 @@ def test_a_replay_is_announced_and_goes_as_fast_as_the_server_takes_it() -> None
     assert _spans(server.peers[1]) == [*((at, 10, 0) for at in range(0, 40, 10)), (40, 10, 10)]
 
 
-def _exchange(trunk, rows):
+def _exchange(trunk, rows, interrupt):
+    interrupt.start()  # here it is caught, however soon it comes
     trunk.send(0, rows, reply=1)
     trunk.receive()
 
@@ -449,7 +451,7 @@ def test_an_interrupt_while_the_link_is_stuck_leaves_nothing_behind(size) -> Non
     def script(peer):
         peer.welcome()
         if peer.number == 0:
-            over.wait(30)  # nothing is read meanwhile
+            over.wait(60)  # nothing is read meanwhile
         peer.serve()
 
     before = set(threading.enumerate())  # a fixture of the whole run may hold a session open
@@ -457,16 +459,15 @@ def test_an_interrupt_while_the_link_is_stuck_leaves_nothing_behind(size) -> Non
     interrupt = threading.Timer(0.5, lambda: signal.pthread_kill(main, signal.SIGINT))
     with hostile_server(script) as server:
         trunk = _open(server.url, manifest=manifest, chunk_tokens=128)
-        interrupt.start()
         with pytest.raises(KeyboardInterrupt):
-            _exchange(trunk, wide[:size])
+            _exchange(trunk, wide[:size], interrupt)
         begin = time.monotonic()
         trunk.abandon()
         over.set()
-        assert time.monotonic() - begin < 5.0  # no goodbye behind megabytes
+        assert time.monotonic() - begin < 30  # no goodbye behind megabytes
         for thread in set(threading.enumerate()) - before:
             if thread.name == "sender":
-                thread.join(5)
+                thread.join(30)
                 assert not thread.is_alive()
         assert trunk.length == 0
         trunk.send(0, wide[:3], reply=3)
@@ -485,9 +486,9 @@ def test_a_server_that_wishes_an_eternity_is_given_up_in_time() -> None:
         peer.error(CapacityRefused("full", (1 << 53) - 1))
 
     with hostile_server(script) as server:
-        trunk = _open(server.url, give_up_after_s=0.5)
+        trunk = _open(server.url, give_up_after_s=3)
         trunk.send(0, ROWS[:20], reply=20)
-        with pytest.raises(ConnectionLost, match=r"full.*gave up after 0\.5 s"):
+        with pytest.raises(ConnectionLost, match=r"full.*gave up after 3 s"):
             trunk.receive()
         trunk.close()
 
@@ -532,9 +533,9 @@ def test_a_server_that_never_answers_is_given_up() -> None:
             peer.forward()
 
     with hostile_server(script) as server:
-        trunk = _open(server.url, reply_timeout_s=0.1, give_up_after_s=0.5)
+        trunk = _open(server.url, reply_timeout_s=0.1, give_up_after_s=3)
         trunk.send(0, ROWS[:20], reply=20)
-        with pytest.raises(ConnectionLost, match=r"0\.1 s; gave up after 0\.5 s"):
+        with pytest.raises(ConnectionLost, match=r"0\.1 s; gave up after 3 s"):
             trunk.receive()
         trunk.close()
     assert len(server.peers) > 2

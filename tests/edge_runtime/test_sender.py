@@ -32,7 +32,7 @@ HELLO = Hello(
 
 
 def _connect(url: str, **settings) -> Connection:
-    endpoint = Endpoint(url, **{"connect_timeout_s": 2.0, "reply_timeout_s": 10.0, **settings})
+    endpoint = Endpoint(url, **{"connect_timeout_s": 60.0, "reply_timeout_s": 60.0, **settings})
     return Connection(endpoint, HELLO, max_chunk_tokens=MAX_TOKENS, meter=Meter())
 
 
@@ -142,7 +142,7 @@ def test_who_waits_for_a_reply_learns_that_sending_failed() -> None:
 
     def script(peer):
         peer.welcome()
-        over.wait(30)
+        over.wait(60)
 
     with hostile_server(script) as server:
         connection = _connect(server.url, reply_timeout_s=0.5)
@@ -153,7 +153,7 @@ def test_who_waits_for_a_reply_learns_that_sending_failed() -> None:
         with pytest.raises(ConnectionLost, match=r"read nothing for 0\.5 s"):
             connection._link._sender.flush()
         connection.close()
-        assert time.monotonic() - begin < 5
+        assert time.monotonic() - begin < 30  # not when the server ends it
         over.set()
     assert not _senders()
 
@@ -214,5 +214,5 @@ def test_a_failure_just_before_it_would_wait_for_room_is_told() -> None:
 
     thread = threading.Thread(target=send, daemon=True)
     thread.start()
-    thread.join(5)
+    thread.join(30)
     assert raised

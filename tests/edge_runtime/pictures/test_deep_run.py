@@ -26,7 +26,7 @@ from tests.edge_runtime.pictures.some_pictures import CHANNELS, ONE_THREAD, SIDE
 
 SPEC = PictureSpec(steps=6, seed=3, guidance=3.0, images=2)
 ROWS = 4
-RETRY = RetryPolicy(give_up_after_s=5, connect_timeout_s=2, reply_timeout_s=2)
+RETRY = RetryPolicy(give_up_after_s=60, connect_timeout_s=60, reply_timeout_s=60)
 
 
 @pytest.fixture(scope="module")

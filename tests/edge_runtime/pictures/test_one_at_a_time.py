@@ -21,7 +21,7 @@ def bundle(tmp_path_factory):
 
 
 def _open(bundle, url) -> ImageGenerator:
-    retry = RetryPolicy(give_up_after_s=5, connect_timeout_s=2, reply_timeout_s=2)
+    retry = RetryPolicy(give_up_after_s=60, connect_timeout_s=60, reply_timeout_s=60)
     return ImageGenerator.open(
         bundle, url, format="fp32", runtime=some_pictures.ONE_THREAD, retry=retry
     )

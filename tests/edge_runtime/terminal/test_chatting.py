@@ -36,7 +36,7 @@ TEMPLATE = (
     "{% if message.role == 'system' %}{{ raise_exception('no system here') }}{% endif %}"
     "{{ message.content }} {% endfor %}"
 )
-RETRY = RetryPolicy(max_delay_s=0.02, give_up_after_s=0.3, reply_timeout_s=5.0)
+RETRY = RetryPolicy(max_delay_s=0.02, give_up_after_s=0.3, reply_timeout_s=60.0)
 
 
 @pytest.fixture(scope="module")
