@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
-import signal
 import stat
 import subprocess
 import sys
@@ -15,6 +15,7 @@ import pytest
 
 from tests.pseudo_terminal import ALT_ENTER, CTRL_C, CTRL_D, ENTER, UP, PseudoTerminal, on_terminal
 from tests.servers import TrunkServer, serving
+from tests.valve import valve_before
 
 QUESTION = "Tell me a story about a fox and a lantern."
 READY = "> "
@@ -54,15 +55,15 @@ def ask(terminal: PseudoTerminal, keys: str) -> None:
 @pytest.mark.slow
 def test_ctrl_c_stops_the_answer_and_not_the_chat(arguments, environment, server, tmp_path) -> None:
     saved = tmp_path / "talk.json"
-    with on_terminal("chat", *arguments, environment=environment) as terminal:
-        ask(terminal, QUESTION)
-        said = terminal.expect(rf"lantern\.{ENTERED}(\w+)")[1]
-        os.kill(server.pid, signal.SIGSTOP)  # so that the answer surely has no end yet
-        try:
+    with contextlib.ExitStack() as stack:
+        valve = stack.enter_context(valve_before(server.port))
+        words = [valve.url if word == server.url else word for word in arguments]
+        terminal = stack.enter_context(on_terminal("chat", *words, environment=environment))
+        with valve.held_after(10_000):  # bytes, some 20 tokens: the answer surely has no end yet
+            ask(terminal, QUESTION)
+            said = terminal.expect(rf"lantern\.{ENTERED}(\w+)")[1]
             terminal.type(CTRL_C)
             terminal.expect(" …")
-        finally:
-            os.kill(server.pid, signal.SIGCONT)
         ask(terminal, "What did the fox find?")
         terminal.expect(rf"find\?{ENTERED}\w+")
         ask(terminal, f"/save {saved}")

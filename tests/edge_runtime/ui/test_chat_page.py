@@ -26,6 +26,7 @@ pytestmark = pytest.mark.slow
 
 QUESTION = "Tell me a story about a fox and a lantern."
 GREEDY = SamplingSettings(temperature=0)
+SOME_BYTES = 20_000  # of an answer: some 20 tokens of 117
 
 
 @contextlib.contextmanager
@@ -36,6 +37,13 @@ def standing_still(trunk) -> Iterator[None]:
         yield
     finally:
         os.kill(trunk.pid, signal.SIGCONT)
+
+
+def regenerate(page, served) -> None:
+    with standing_still(served.trunk):
+        page.click("#ls-regenerate")
+        page.wait_for_selector("#ls-stop:not([disabled])")
+    await_end(page)
 
 
 @pytest.fixture(scope="module")
@@ -57,10 +65,11 @@ def greedy(page):
     return page
 
 
-def test_a_conversation_is_the_library_s_word_for_word(greedy, stories) -> None:
-    ask(greedy, QUESTION)
-    early = await_text(greedy)
-    assert greedy.locator("#ls-stop").is_enabled()
+def test_a_conversation_is_the_library_s_word_for_word(greedy, served, stories) -> None:
+    with served.line.held_after(SOME_BYTES):
+        ask(greedy, QUESTION)
+        early = await_text(greedy)
+        assert greedy.locator("#ls-stop").is_enabled()
     await_end(greedy)
     assert answer_of(greedy) == stories[0]
     assert len(early) < len(stories[0])  # it came piece by piece
@@ -104,9 +113,9 @@ def test_the_next_question_can_be_typed_meanwhile(greedy, served) -> None:
 
 
 def test_stopping_keeps_what_was_said_and_frees_the_session(greedy, served) -> None:
-    ask(greedy, QUESTION)
-    await_text(greedy, 10)
-    with standing_still(served.trunk):
+    with served.line.held_after(SOME_BYTES):
+        ask(greedy, QUESTION)
+        await_text(greedy, 10)
         greedy.click("#ls-stop")
         await_end(greedy)
         expect(greedy.locator("#ls-chat-status")).to_contain_text("stopped")
@@ -118,7 +127,7 @@ def test_stopping_keeps_what_was_said_and_frees_the_session(greedy, served) -> N
     assert answer_of(greedy, 1)
 
 
-def test_an_answer_again(greedy, stories) -> None:
+def test_an_answer_again(greedy, served, stories) -> None:
     greedy.click("#ls-regenerate")
     expect(greedy.locator("#ls-chat-status")).to_contain_text("nothing was said yet")
     fill(greedy, "temperature", 1.5)
@@ -126,16 +135,12 @@ def test_an_answer_again(greedy, stories) -> None:
     ask(greedy, QUESTION)
     await_end(greedy)
     first = answer_of(greedy)
-    greedy.click("#ls-regenerate")
-    greedy.wait_for_selector("#ls-stop:not([disabled])")
-    await_end(greedy)
+    regenerate(greedy, served)
     again = answer_of(greedy)
     assert greedy.locator("#ls-chat [data-testid=bot]").count() == 1
     assert again != first  # a seed that is repeatable and not the same
     fill(greedy, "temperature", 0)
-    greedy.click("#ls-regenerate")
-    greedy.wait_for_selector("#ls-stop:not([disabled])")
-    await_end(greedy)
+    regenerate(greedy, served)
     assert answer_of(greedy) == stories[0]
     expect(greedy.locator("#ls-chat-status")).to_contain_text("always the same answer")
 
@@ -178,11 +183,12 @@ def test_what_cannot_be_answered_is_told_and_not_lost(page, question, settings, 
     assert page.locator("#ls-chat [data-testid=bot]").count() == 0
 
 
-def test_a_question_stands_as_it_was_typed(page) -> None:
+def test_a_question_stands_as_it_was_typed(page, served) -> None:
     typed = "# <b>fox</b> & *owl*\n    | a | b |\n<script>document.title = 'no'</script>"
     page.fill("#ls-chat-box textarea", typed)
-    page.click("#ls-send")
-    page.wait_for_selector("#ls-stop:not([disabled])")
+    with standing_still(served.trunk):
+        page.click("#ls-send")
+        page.wait_for_selector("#ls-stop:not([disabled])")
     await_end(page)
     bubble = page.locator("#ls-chat [data-testid=user] .prose")
     assert bubble.inner_text().replace("\xa0", " ") == typed
@@ -191,9 +197,9 @@ def test_a_question_stands_as_it_was_typed(page) -> None:
 
 
 def test_a_new_chat_in_the_middle_of_an_answer(greedy, served) -> None:
-    ask(greedy, QUESTION)
-    await_text(greedy, 10)
-    with standing_still(served.trunk):
+    with served.line.held_after(SOME_BYTES):
+        ask(greedy, QUESTION)
+        await_text(greedy, 10)
         greedy.click("#ls-clear")
         expect(greedy.locator("#ls-chat [data-testid=bot]")).to_have_count(0)
         await_end(greedy)
@@ -230,10 +236,10 @@ def test_two_tabs_have_conversations_of_their_own(greedy, served, stories) -> No
 
 
 def test_a_server_that_goes_away_and_comes_back_during_an_answer(greedy, served, stories) -> None:
-    ask(greedy, QUESTION)
-    await_text(greedy, 10)
-    os.kill(served.trunk.pid, signal.SIGSTOP)  # so that the answer surely has no end yet
-    served.trunk.kill()
+    with served.line.held_after(SOME_BYTES):
+        ask(greedy, QUESTION)
+        await_text(greedy, 10)
+        served.trunk.kill()
     try:
         expect(greedy.locator("#ls-chat-status")).to_contain_text("goes on when it is back")
         said = answer_of(greedy)
@@ -246,9 +252,10 @@ def test_a_server_that_goes_away_and_comes_back_during_an_answer(greedy, served,
 
 
 def test_a_server_that_stays_away_can_be_given_up(greedy, served) -> None:
-    ask(greedy, QUESTION)
-    await_text(greedy, 10)
-    served.trunk.kill()
+    with served.line.held_after(SOME_BYTES):
+        ask(greedy, QUESTION)
+        await_text(greedy, 10)
+        served.trunk.kill()
     try:
         expect(greedy.locator("#ls-chat-status")).to_contain_text("goes on when it is back")
         greedy.click("#ls-stop")

@@ -128,7 +128,7 @@ def test_two_bundles_of_a_kind(demo_bundle, tmp_path) -> None:
 def test_the_page_as_it_is_served(served) -> None:
     import httpx
 
-    with httpx.Client(base_url=served.url) as client:
+    with httpx.Client(base_url=served.url, timeout=60) as client:
         answer = client.get("/")
         assert answer.status_code == 200
         assert "Λ-Split" in answer.text

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import os
-import signal
 
 import numpy as np
 import pytest
@@ -17,6 +15,7 @@ from tests.edge_runtime.ui.driving import await_end, figures_of, fill, open_sett
 
 pytestmark = pytest.mark.slow
 
+SOME_BYTES = 20_000  # of the noise that comes back: some 9 steps
 PROMPT = "a red circle on the left and a blue square on the right, on a white background"
 
 
@@ -60,12 +59,13 @@ def test_previews_noise_and_the_library_s_own_picture(studio, served) -> None:
         "picture-preview-every": 1,
     }.items():
         fill(studio, field, value)
-    make(studio)
-    studio.wait_for_selector("#ls-noise img")
-    studio.wait_for_selector("#ls-pictures img")
-    early = [studio.get_attribute(f"{of} img", "src") for of in ("#ls-noise", "#ls-pictures")]
-    assert studio.locator("#ls-picture-stop").is_enabled()
-    assert studio.locator("#ls-pictures a[download]").count() == 0
+    with served.picture_line.held_after(SOME_BYTES):
+        make(studio)
+        studio.wait_for_selector("#ls-noise img")
+        studio.wait_for_selector("#ls-pictures img")
+        early = [studio.get_attribute(f"{of} img", "src") for of in ("#ls-noise", "#ls-pictures")]
+        assert studio.locator("#ls-picture-stop").is_enabled()
+        assert studio.locator("#ls-pictures a[download]").count() == 0
     await_end(studio, "#ls-picture-stop")
     late = [studio.get_attribute(f"{of} img", "src") for of in ("#ls-noise", "#ls-pictures")]
     assert all(one != other for one, other in zip(early, late, strict=True))
@@ -100,15 +100,12 @@ def test_stopping_and_what_cannot_be_made(studio, served) -> None:
     fill(studio, "picture-width", "")
     fill(studio, "picture-height", "")
     fill(studio, "picture-steps", 100)
-    make(studio)
-    studio.wait_for_selector("#ls-noise img")
-    os.kill(served.denoiser.pid, signal.SIGSTOP)
-    try:
+    with served.picture_line.held_after(SOME_BYTES):
+        make(studio)
+        studio.wait_for_selector("#ls-noise img")
         studio.click("#ls-picture-stop")
         await_end(studio, "#ls-picture-stop")
         expect(studio.locator("#ls-picture-status")).to_contain_text("stopped")
-    finally:
-        os.kill(served.denoiser.pid, signal.SIGCONT)
     assert studio.locator("#ls-pictures a[download]").count() == 0
     fill(studio, "picture-steps", 2)
     fill(studio, "picture-images", 2)
@@ -121,10 +118,10 @@ def test_stopping_and_what_cannot_be_made(studio, served) -> None:
 def test_a_denoiser_that_goes_away_and_comes_back_during_a_picture(studio, served) -> None:
     for field, value in {"picture-steps": 60, "picture-seed": 4}.items():
         fill(studio, field, value)
-    make(studio)
-    studio.wait_for_selector("#ls-noise img")
-    os.kill(served.denoiser.pid, signal.SIGSTOP)  # so that the picture surely has no end yet
-    served.denoiser.kill()
+    with served.picture_line.held_after(SOME_BYTES):
+        make(studio)
+        studio.wait_for_selector("#ls-noise img")
+        served.denoiser.kill()
     try:
         expect(studio.locator("#ls-picture-status")).to_contain_text("goes on when it is back")
         assert studio.locator("#ls-pictures a[download]").count() == 0

@@ -91,7 +91,7 @@ def test_the_page_s_process_asked_no_other_host(page, served) -> None:
     await_end(page)
     lines = pathlib.Path(served.network).read_text(encoding="utf-8").splitlines()
     connected = [line for line in lines if line.startswith("connect")]
-    assert any(str(served.trunk.port) in line for line in connected)
+    assert any(str(served.line.port) in line for line in connected)
     assert [line for line in lines if not LOOPBACK.search(line)] == []
 
 
