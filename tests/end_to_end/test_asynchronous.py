@@ -72,12 +72,16 @@ def test_generators_at_the_same_time_say_what_each_says_alone(bundle, server, al
 def test_cancelled_anywhere_and_the_next_generation_is_as_if_nothing_was(
     bundle, server, alone
 ) -> None:
+    async def endlessly(llm):
+        while True:  # the session is full after some hundred tokens, which may take no time
+            await llm.generate(PROMPTS[1], max_new_tokens=4000)
+
     async def scenario():
         async with await AsyncTextGenerator.open(
             bundle("llama"), server.url, codec="fp32", chunk_tokens=16
         ) as llm:
             for delay_s in np.linspace(0, 0.3, 12):
-                task = asyncio.create_task(llm.generate(PROMPTS[1], max_new_tokens=4000))
+                task = asyncio.create_task(endlessly(llm))
                 await asyncio.sleep(delay_s)
                 task.cancel()
                 with pytest.raises(asyncio.CancelledError):
@@ -163,6 +167,12 @@ def painted(demo_pictures):
         }
 
 
+def _same_pictures(found, wanted) -> None:
+    """In one batch with others' the denoiser's sums come in another order."""
+    difference = found.images.astype(int) - wanted.images.astype(int)
+    assert np.abs(difference).max() <= 2
+
+
 @pytest.mark.slow
 def test_pictures_through_cancellation_and_a_server_that_is_killed(demo_pictures, painted) -> None:
     trunk = TrunkServer("demo-image")
@@ -189,7 +199,8 @@ def test_pictures_through_cancellation_and_a_server_that_is_killed(demo_pictures
             await restarting
             assert previews == 2
             assert stream.result.stats.reconnects >= 1
-            assert np.array_equal(stream.result.images, painted[first].images)
+            # A step that is left of a cancelled picture may be in one batch with this one's.
+            _same_pictures(stream.result, painted[first])
 
     try:
         _run(scenario)
@@ -207,8 +218,6 @@ def test_two_pictures_at_the_same_time(demo_pictures, painted) -> None:
         with serving("demo-image") as trunk:
             found = await asyncio.gather(*(paint(trunk.url, prompt) for prompt in painted))
         for result, wanted in zip(found, painted.values(), strict=True):
-            # In one batch the denoiser's sums come in another order.
-            difference = result.images.astype(int) - wanted.images.astype(int)
-            assert np.abs(difference).max() <= 2
+            _same_pictures(result, wanted)
 
     _run(scenario)
