@@ -21,7 +21,7 @@ def listening(command: Sequence[str]) -> Iterator[str]:
         assert match, line
         yield match[1]
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.wait(120) == 0
     finally:
         process.kill()
         process.wait()

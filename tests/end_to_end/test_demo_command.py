@@ -51,7 +51,7 @@ def test_a_page_until_it_is_ended(tmp_path) -> None:
     )
     try:
         address = re.fullmatch(r"listening on (http://\S+)\n", process.stdout.readline())[1]
-        assert "Make it" in httpx.get(f"{address}config").text
+        assert "Make it" in httpx.get(f"{address}config", timeout=60).text
         (child,) = psutil.Process(process.pid).children()
         process.send_signal(signal.SIGINT)
         told = process.communicate(timeout=60)[1]

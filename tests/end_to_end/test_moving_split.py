@@ -76,7 +76,7 @@ def test_the_split_stays_while_the_session_does(moving) -> None:
             return  # the connection is closed
         peer.serve()
 
-    retry = RetryPolicy(max_delay_s=0.05, give_up_after_s=20.0)
+    retry = RetryPolicy(max_delay_s=0.05, give_up_after_s=60.0)
     with (
         hostile_server(script) as running,
         TextGenerator.open(moving, running.url, retry=retry) as generator,

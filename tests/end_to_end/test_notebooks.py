@@ -86,7 +86,7 @@ def execute(tmp_path, monkeypatch):
     def executing(notebook: nbformat.NotebookNode, folder=tmp_path, when_it_prints=None):
         client = Client(
             notebook,
-            timeout=120,
+            timeout=300,
             allow_errors=when_it_prints is not None,
             resources={"metadata": {"path": str(folder)}},
         )

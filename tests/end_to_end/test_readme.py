@@ -83,7 +83,7 @@ def test_export_serve_and_chat(tmp_path) -> None:
         for name, path, told in (("api", "/models", '"demo"'), ("ui", "config", "Regenerate")):
             (command,) = _commands(f"lambda-split {name} ")
             with listening([*run, *adapt(command), "--port", "0"]) as address:
-                assert told in httpx.get(address + path).text
+                assert told in httpx.get(address + path, timeout=60).text
     finally:
         server.close()
 

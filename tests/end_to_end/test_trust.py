@@ -36,7 +36,7 @@ from lambda_split.split import Split
 from tests.certificates import NOW, YEAR, Issuer
 
 PROMPT = "Once upon a time"
-LIMITS = Limits(handshake_s=5, drain_s=1.0, goodbye_s=1.0)
+LIMITS = Limits(handshake_s=20, drain_s=1.0, goodbye_s=1.0)
 # So long that a test which waited for it would be noticed.
 PATIENT = RetryPolicy(give_up_after_s=300.0, connect_timeout_s=10.0)
 
@@ -72,10 +72,10 @@ class Server:
         thread.start()
         try:
             assert ready.wait(60)
-            yield lambda call: asyncio.run_coroutine_threadsafe(_called(call), loop).result(10)
+            yield lambda call: asyncio.run_coroutine_threadsafe(_called(call), loop).result(60)
         finally:
             loop.call_soon_threadsafe(stop.set)
-            thread.join(30)
+            thread.join(60)
             loop.close()
         assert not thread.is_alive()
 
