@@ -16,7 +16,17 @@ import openai
 
 from tests.servers import TrunkServer
 
-__all__ = ["ApiServer", "await_sessions", "running_api"]
+__all__ = ["ENDLESS", "ApiServer", "await_sessions", "running_api"]
+
+# Each of its 128 texts says one word again and again, a thousand times: minutes on any machine.
+ENDLESS = {
+    "model": "demo",
+    "prompt": ["The"] * 8,
+    "n": 16,
+    "max_tokens": 10**6,
+    "temperature": 0,
+    "extra_body": {"repetition_penalty": 0.01},
+}
 
 
 class ApiServer:
@@ -43,7 +53,7 @@ class ApiServer:
 
     def state(self, model: str = "demo") -> dict[str, int]:
         """How busy a model is."""
-        states = httpx.get(f"{self.root}/health").json()["models"]
+        states = httpx.get(f"{self.root}/health", timeout=60).json()["models"]
         return next(state for state in states if state["id"] == model)
 
     def await_idle(self, model: str = "demo") -> None:
@@ -59,7 +69,7 @@ class ApiServer:
     def stop(self) -> int:
         """SIGTERM; returns the exit code."""
         self._process.send_signal(signal.SIGTERM)
-        return self._process.wait(30)
+        return self._process.wait(120)
 
     def close(self) -> None:
         if self._process.poll() is None:

@@ -29,7 +29,7 @@ def small(demo_bundle, trunk):
 
 @pytest.fixture(scope="module")
 def described(small):
-    return schemathesis.openapi.from_url(f"{small.root}/openapi.json")
+    return schemathesis.openapi.from_url(f"{small.root}/openapi.json", timeout=60)
 
 
 FITTING, OTHER = GenerationMode.POSITIVE, GenerationMode.NEGATIVE
@@ -61,7 +61,7 @@ def test_no_request_breaks_the_server(described, method, path, mode) -> None:
 
 
 def test_the_description_is_one(api) -> None:
-    document = httpx.get(f"{api.root}/openapi.json").json()
+    document = httpx.get(f"{api.root}/openapi.json", timeout=60).json()
     assert document["openapi"] == "3.1.0"
     for schema in document["components"]["schemas"].values():
         jsonschema.Draft202012Validator.check_schema(schema)
@@ -75,7 +75,7 @@ def test_the_description_is_one(api) -> None:
     ],
 )
 def test_it_lists_each_parameter(api, name, kind, neutral) -> None:
-    document = httpx.get(f"{api.root}/openapi.json").json()
+    document = httpx.get(f"{api.root}/openapi.json", timeout=60).json()
     described = document["components"]["schemas"][name]
     assert set(kind.__struct_fields__) | set(neutral) <= set(described["properties"])
     assert described["additionalProperties"] is False

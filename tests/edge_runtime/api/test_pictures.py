@@ -132,7 +132,7 @@ def test_a_client_that_goes_away_ends_the_picture(both) -> None:
 
 
 def test_no_described_request_breaks_the_server(both) -> None:
-    described = schemathesis.openapi.from_url(f"{both.root}/openapi.json")
+    described = schemathesis.openapi.from_url(f"{both.root}/openapi.json", timeout=60)
     operation = described["/v1/images/generations"]["POST"]
 
     @hypothesis.given(case=operation.as_strategy(generation_mode=GenerationMode.POSITIVE))

@@ -13,7 +13,7 @@ import urllib.parse
 import openai
 import pytest
 
-from tests.edge_runtime.api.servers import running_api
+from tests.edge_runtime.api.servers import ENDLESS, running_api
 from tests.servers import TrunkServer, free_port, serving
 
 CHAT = {"model": "demo", "messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 2}
@@ -263,10 +263,11 @@ def test_more_connections_than_it_looks_after(demo_bundle) -> None:
     url = f"ws://127.0.0.1:{free_port()}"
     with running_api("--bundle", str(demo_bundle.path), "--url", url) as api:
         address = urllib.parse.urlsplit(api.url)
-        with contextlib.ExitStack() as crowd:
+        # The client is there before the crowd, which is sent away after ten seconds.
+        with api.client() as client, contextlib.ExitStack() as crowd:
             for _ in range(512):
                 crowd.enter_context(socket.create_connection((address.hostname, address.port)))
-            with api.client() as client, pytest.raises(openai.InternalServerError) as caught:
+            with pytest.raises(openai.InternalServerError) as caught:
                 client.models.list()
         assert (caught.value.status_code, caught.value.code) == (503, "too_many_connections")
         assert caught.value.type == "server_error"
@@ -280,9 +281,7 @@ def test_more_requests_than_may_wait(demo_bundle, trunk) -> None:
     arguments = ("--bundle", str(demo_bundle.path), "--url", trunk.url)
     limits = ("--max-sessions", "1", "--max-waiting", "0")
     with running_api(*arguments, *limits) as api, api.client() as client:
-        stream = client.chat.completions.create(
-            model="demo", messages=CHAT["messages"], n=16, temperature=2, stream=True
-        )
+        stream = client.completions.create(**ENDLESS, stream=True)
         next(iter(stream))
         with pytest.raises(openai.RateLimitError) as caught:
             client.completions.create(**COMPLETION)
@@ -292,16 +291,14 @@ def test_more_requests_than_may_wait(demo_bundle, trunk) -> None:
         api.await_idle()
         assert client.completions.create(**COMPLETION).choices[0].text
         assert api.stop() == 0
-        assert "Hello" not in api.log()
+        assert COMPLETION["prompt"] not in api.log()
 
 
 def test_no_session_is_free_in_time(demo_bundle, trunk) -> None:
     arguments = ("--bundle", str(demo_bundle.path), "--url", trunk.url)
     limits = ("--max-sessions", "1", "--wait", "1")
     with running_api(*arguments, *limits) as api, api.client() as client:
-        stream = client.chat.completions.create(
-            model="demo", messages=CHAT["messages"], n=16, temperature=2, stream=True
-        )
+        stream = client.completions.create(**ENDLESS, stream=True)
         next(iter(stream))
         with pytest.raises(openai.RateLimitError, match="none became free"):
             client.completions.create(**COMPLETION)
@@ -326,11 +323,10 @@ def test_a_server_that_stops_does_not_wait_for_a_trunk_that_is_away(demo_bundle)
     with serving("demo", "--dtype", "float32") as trunk:
         arguments = ("--bundle", str(demo_bundle.path), "--url", trunk.url)
         with running_api(*arguments) as api, api.client() as client:
-            endless = {"model": "demo", "prompt": "The", "temperature": 2, "n": 16}
-            stream = client.completions.create(**endless, stream=True, max_tokens=1000)
+            stream = client.completions.create(**ENDLESS, stream=True)
             next(iter(stream))
             with concurrent.futures.ThreadPoolExecutor(1) as threads:
-                whole = threads.submit(client.completions.create, **endless, max_tokens=1000)
+                whole = threads.submit(client.completions.create, **ENDLESS)
                 while api.state()["busy"] < 2:
                     time.sleep(0.02)
                 trunk.kill()
@@ -349,20 +345,23 @@ def test_a_trunk_that_goes_away_during_an_answer_and_comes_back_or_not(demo_bund
     try:
         trunk.start()
         arguments = ("--bundle", str(demo_bundle.path), "--url", trunk.url)
-        with running_api(*arguments, "--give-up-after", "20") as api, api.client() as client:
-            whole = client.completions.create(**{**COMPLETION, "max_tokens": 200})
-            stream = iter(
-                client.completions.create(**{**COMPLETION, "max_tokens": 200}, stream=True)
-            )
-            text = next(stream).choices[0].text
-            trunk.kill()
-            trunk.start()
-            text += "".join(chunk.choices[0].text for chunk in stream)
-            assert text == whole.choices[0].text
+        with running_api(*arguments, "--give-up-after", "600") as api, api.client() as client:
+            # Several, so that they do not come to an end before the trunk is killed.
+            beings = ["fox", "owl", "bat", "hen", "crow", "hare", "mole", "frog"]
+            prompts = [f"Once upon a time there lived a {name}" for name in beings]
+            long = {**COMPLETION, "prompt": prompts, "max_tokens": 200}
+            whole = client.completions.create(**long)
+            assert whole.usage.completion_tokens > 200
+            stream = client.completions.create(**long, stream=True)
+            texts = [""] * len(prompts)
+            for number, chunk in enumerate(stream):
+                texts[chunk.choices[0].index] += chunk.choices[0].text
+                if number == 0:
+                    trunk.kill()
+                    trunk.start()
+            assert texts == [choice.text for choice in whole.choices]
         with running_api(*arguments, "--give-up-after", "1") as api, api.client() as client:
-            stream = iter(
-                client.completions.create(**{**COMPLETION, "max_tokens": 900}, stream=True)
-            )
+            stream = iter(client.completions.create(**ENDLESS, stream=True))
             next(stream)
             trunk.kill()
             with pytest.raises(openai.APIError, match="connection was lost"):

@@ -12,7 +12,7 @@ import openai
 import pytest
 
 from edge_runtime import TextGenerator
-from tests.edge_runtime.api.servers import await_sessions, running_api
+from tests.edge_runtime.api.servers import ENDLESS, await_sessions, running_api
 
 PROMPTS = [f"Once upon a time there lived a {name}" for name in ["fox", "owl", "bat", "hen"]]
 AGAIN_S = 5  # says the trunk
@@ -57,9 +57,7 @@ def test_who_waits_gets_the_place_that_becomes_free(full_api, demo_bundle, idle_
         TextGenerator.open(demo_bundle, idle_trunk.url) as another,
         full_api.client() as client,
     ):
-        endless = client.completions.create(
-            model="demo", prompt="The", temperature=2, n=16, max_tokens=10**6, stream=True
-        )
+        endless = client.completions.create(**ENDLESS, stream=True)
         next(iter(endless))
         threading.Timer(2, another.close).start()
         assert complete(client, PROMPTS[0])
