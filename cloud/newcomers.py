@@ -126,11 +126,16 @@ class _Pause(OSError):
 
 
 def ignore_pauses(loop: asyncio.AbstractEventLoop) -> None:
-    """Let an event loop say nothing when :class:`CountingListener` has it pause."""
+    """Let an event loop say nothing when :class:`CountingListener` has it pause.
+
+    Nor when the server has stopped meanwhile: after the pause the loop finds the socket closed.
+    """
     before = loop.get_exception_handler()
 
     def handle(handling: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        if isinstance(context.get("exception"), _Pause):
+        error = context.get("exception")
+        gone = isinstance(error, ValueError) and "._start_serving(" in context["message"]
+        if gone or isinstance(error, _Pause):
             return
         if before is None:
             handling.default_exception_handler(context)

@@ -265,6 +265,21 @@ def test_the_pace_is_a_rate_and_a_burst():
     assert pace.allows(now + 0.11)
 
 
+def test_a_server_that_stops_in_a_pause_says_nothing_of_it(model, caplog):
+    limits = dataclasses.replace(LIMITS, newcomers_per_s=1)
+
+    async def scenario():
+        async with serving(model, limits=limits) as url:
+            for _ in range(4):  # two more than are accepted
+                _, writer = await asyncio.open_connection(*address(url))
+                await asyncio.sleep(0.05)
+                writer.close()
+        await asyncio.sleep(1.2)  # a pause takes a second
+
+    run(scenario())
+    assert not [record for record in caplog.records if record.levelname in {"ERROR", "CRITICAL"}]
+
+
 def test_a_storm_of_connections_is_accepted_at_a_steady_pace(model, caplog):
     limits = dataclasses.replace(LIMITS, newcomers_per_s=20)
 
