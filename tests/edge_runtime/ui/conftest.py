@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from export import ImageExportSettings, export_image_bundle
 from lambda_split.image_bundle import ImageBundle, load_image_bundle
-from tests.edge_runtime.ui.driving import READY_MS
+from tests.edge_runtime.ui.driving import READY_MS, await_page
 from tests.programs import listening
 from tests.servers import TrunkServer, serving
 from tests.valve import Valve, valve_before
@@ -94,6 +94,6 @@ def page(browser, served, asked) -> Iterator[Page]:
     opened = context.new_page()
     opened.set_default_timeout(READY_MS)
     opened.goto(served.url)
-    opened.wait_for_selector("#ls-chat-box textarea")
+    await_page(opened)
     yield opened
     context.close()

@@ -11,6 +11,7 @@ __all__ = [
     "answer_of",
     "ask",
     "await_end",
+    "await_page",
     "await_text",
     "figures_of",
     "fill",
@@ -20,8 +21,34 @@ __all__ = [
 READY_MS = 60_000
 
 
+def await_page(page: Page) -> None:
+    """Wait until the page can be used."""
+    page.wait_for_selector("#ls-chat-box textarea")
+    _settle(page)
+
+
 def open_settings(page: Page, which: str = "chat") -> None:
     page.click(f"#ls-{which}-settings button:has-text('Settings')")
+    _settle(page)  # the fields are made when they are first seen
+
+
+def _settle(page: Page) -> None:
+    """Wait until nothing was added or removed for a while.
+
+    Gradio gives all components their first values once more after it has shown them: on a slow
+    machine what is typed in between would be lost, if somebody could type as fast as this.
+    """
+    page.evaluate(
+        """() => new Promise(done => {
+            let timer = 0;
+            const end = () => { watcher.disconnect(); done(); };
+            const wait = () => { clearTimeout(timer); timer = setTimeout(end, 300); };
+            const watcher = new MutationObserver(wait);
+            watcher.observe(document.body, {childList: true, subtree: true});
+            setTimeout(end, 20000);  // an answer that comes in changes something all the time
+            wait();
+        })"""
+    )
 
 
 def fill(page: Page, field: str, value: object) -> None:

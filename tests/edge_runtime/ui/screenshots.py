@@ -13,7 +13,14 @@ from collections.abc import Callable
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
-from tests.edge_runtime.ui.driving import ask, await_end, await_text, fill, open_settings
+from tests.edge_runtime.ui.driving import (
+    ask,
+    await_end,
+    await_page,
+    await_text,
+    fill,
+    open_settings,
+)
 
 QUESTION = "Tell me a story about a fox and a lantern."
 PROMPT = "a red circle on the left and a blue square on the right, on a white background"
@@ -72,7 +79,7 @@ def main() -> None:
                     viewport={"width": width, "height": height}, color_scheme=scheme
                 )
                 page.goto(args.url)
-                page.wait_for_selector("#ls-chat-box textarea")
+                await_page(page)
 
                 def shoot(name: str, page: Page = page, kind: str = f"{size}-{scheme}") -> None:
                     raw = page.screenshot(full_page=True, animations="disabled")

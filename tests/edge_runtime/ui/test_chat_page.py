@@ -16,6 +16,7 @@ from tests.edge_runtime.ui.driving import (
     answer_of,
     ask,
     await_end,
+    await_page,
     await_text,
     figures_of,
     fill,
@@ -223,7 +224,7 @@ def test_a_new_chat(greedy) -> None:
 def test_two_tabs_have_conversations_of_their_own(greedy, served, stories) -> None:
     other = greedy.context.new_page()
     other.goto(served.url)
-    other.wait_for_selector("#ls-chat-box textarea")
+    await_page(other)
     open_settings(other)
     fill(other, "temperature", 0)
     ask(greedy, QUESTION)

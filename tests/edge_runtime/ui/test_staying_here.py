@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import expect
 
-from tests.edge_runtime.ui.driving import ask, await_end, await_text
+from tests.edge_runtime.ui.driving import ask, await_end, await_page, await_text
 
 pytestmark = pytest.mark.slow
 
@@ -78,7 +78,7 @@ def test_a_picture_s_address_in_a_text_is_not_asked_for(page, canary, asked) -> 
 
 def test_the_browser_asked_no_other_host(page, served, asked) -> None:
     page.reload()
-    page.wait_for_selector("#ls-chat-box textarea")
+    await_page(page)
     own = urllib.parse.urlsplit(served.url).netloc
     parts = [urllib.parse.urlsplit(address) for address in asked]
     hosts = {part.netloc for part in parts if part.scheme in {"http", "https", "ws", "wss"}}
@@ -101,7 +101,7 @@ def test_it_fits_desktops_and_phones_light_and_dark(browser, served, width, heig
     context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
     page = context.new_page()
     page.goto(served.url)
-    page.wait_for_selector("#ls-chat-box textarea")
+    await_page(page)
     ask(page, "Who are you?")
     await_end(page)
     for tab in ("Chat", "Pictures"):
@@ -122,5 +122,5 @@ def test_what_is_typed_on_comes_back_from_no_disk(page) -> None:
     stored = page.evaluate("() => JSON.stringify([{...localStorage}, {...sessionStorage}])")
     assert "Who are you?" not in stored
     page.reload()
-    page.wait_for_selector("#ls-chat-box textarea")
+    await_page(page)
     expect(page.locator("#ls-chat [data-testid=bot]")).to_have_count(0)
