@@ -13,7 +13,7 @@ import urllib.parse
 import openai
 import pytest
 
-from tests.edge_runtime.api.servers import ENDLESS, running_api
+from tests.edge_runtime.api.servers import ENDLESS, await_sessions, running_api
 from tests.servers import TrunkServer, free_port, serving
 
 CHAT = {"model": "demo", "messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 2}
@@ -320,15 +320,14 @@ def test_a_trunk_that_is_not_there(demo_bundle) -> None:
 
 @pytest.mark.slow
 def test_a_server_that_stops_does_not_wait_for_a_trunk_that_is_away(demo_bundle) -> None:
-    with serving("demo", "--dtype", "float32") as trunk:
+    with serving("demo", "--dtype", "float32", "--metrics-port", "0") as trunk:
         arguments = ("--bundle", str(demo_bundle.path), "--url", trunk.url)
         with running_api(*arguments) as api, api.client() as client:
             stream = client.completions.create(**ENDLESS, stream=True)
             next(iter(stream))
             with concurrent.futures.ThreadPoolExecutor(1) as threads:
                 whole = threads.submit(client.completions.create, **ENDLESS)
-                while api.state()["busy"] < 2:
-                    time.sleep(0.02)
+                await_sessions(trunk, 2)  # one that is being opened would not wait for the trunk
                 trunk.kill()
                 assert api.stop() == 0
                 with pytest.raises(openai.InternalServerError) as caught:
