@@ -134,7 +134,7 @@ def ignore_pauses(loop: asyncio.AbstractEventLoop) -> None:
 
     def handle(handling: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
-        gone = isinstance(error, ValueError) and "._start_serving(" in context["message"]
+        gone = isinstance(error, ValueError) and "._start_serving(" in context.get("message", "")
         if gone or isinstance(error, _Pause):
             return
         if before is None:

@@ -8,6 +8,8 @@ import socket
 import threading
 from collections.abc import Iterator
 
+from tests.relay import Relay, at_once, shut_down
+
 __all__ = ["CuttingProxy", "cutting_proxy"]
 
 
@@ -19,54 +21,30 @@ class CuttingProxy:
     """
 
     def __init__(self, target_port: int, seed: int, low: int, high: int) -> None:
-        self._target_port = target_port
         self._random = random.Random(seed)
         self._range = (low, high)
         self._lock = threading.Lock()
         self.cuts_left = 0
         self._open: set[socket.socket] = set()
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"ws://127.0.0.1:{self._listener.getsockname()[1]}"
-        self._thread = threading.Thread(target=self._accept, daemon=True)
-        self._thread.start()
+        self._relay = Relay(target_port, self._carry)
+        self.url = self._relay.url
 
     def arm(self, cuts: int) -> None:
         """From now on connections are cut."""
         self.cuts_left = cuts
         for end in list(self._open):
-            _shut_down(end)
+            shut_down(end)
 
     def close(self) -> None:
-        _shut_down(self._listener)
-        self._listener.close()
-        self._thread.join()
+        self._relay.close()
 
-    def _accept(self) -> None:
-        while True:
-            try:
-                device, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._forward, args=(device,), daemon=True).start()
-
-    def _forward(self, device: socket.socket) -> None:
-        with contextlib.closing(device):
-            try:
-                server = socket.create_connection(("127.0.0.1", self._target_port))
-            except OSError:
-                return
-            with contextlib.closing(server):
-                self._open.add(device)
-                budget = _Budget(self._random.randint(*self._range) if self.cuts_left > 0 else None)
-                ways = [
-                    threading.Thread(target=self._pump, args=pair, daemon=True)
-                    for pair in ((device, server, budget), (server, device, budget))
-                ]
-                for way in ways:
-                    way.start()
-                for way in ways:
-                    way.join()
-                self._open.discard(device)
+    def _carry(self, device: socket.socket, server: socket.socket) -> None:
+        self._open.add(device)
+        budget = _Budget(self._random.randint(*self._range) if self.cuts_left > 0 else None)
+        at_once(
+            lambda: self._pump(device, server, budget), lambda: self._pump(server, device, budget)
+        )
+        self._open.discard(device)
 
     def _pump(self, source: socket.socket, sink: socket.socket, budget: _Budget) -> None:
         with contextlib.suppress(OSError):
@@ -77,13 +55,8 @@ class CuttingProxy:
                     with self._lock:
                         self.cuts_left -= 1
                     break
-        _shut_down(source)
-        _shut_down(sink)
-
-
-def _shut_down(end: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        end.shutdown(socket.SHUT_RDWR)
+        shut_down(source)
+        shut_down(sink)
 
 
 class _Budget:

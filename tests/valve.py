@@ -8,6 +8,8 @@ import threading
 import time
 from collections.abc import Iterator
 
+from tests.relay import Relay, at_once, shut_down
+
 __all__ = ["Valve", "valve_before"]
 
 _PORTION_BYTES = 1000
@@ -21,13 +23,10 @@ class Valve:
     """
 
     def __init__(self, target_port: int) -> None:
-        self._target_port = target_port
         self._changed = threading.Condition()
         self._left: int | None = None  # bytes that may still come down; None for all
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = int(self._listener.getsockname()[1])
-        self.url = f"ws://127.0.0.1:{self.port}"
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._relay = Relay(target_port, self._carry)
+        self.port, self.url = self._relay.port, self._relay.url
 
     @contextlib.contextmanager
     def held_after(self, count: int) -> Iterator[None]:
@@ -40,44 +39,22 @@ class Valve:
 
     def close(self) -> None:
         self._allow(None)
-        _shut_down(self._listener)
-        self._listener.close()
+        self._relay.close()
 
     def _allow(self, count: int | None) -> None:
         with self._changed:
             self._left = count
             self._changed.notify_all()
 
-    def _accept(self) -> None:
-        while True:
-            try:
-                device, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._forward, args=(device,), daemon=True).start()
-
-    def _forward(self, device: socket.socket) -> None:
-        with contextlib.closing(device):
-            try:
-                server = socket.create_connection(("127.0.0.1", self._target_port))
-            except OSError:
-                return
-            with contextlib.closing(server):
-                ways = [
-                    threading.Thread(target=self._pump_up, args=(device, server), daemon=True),
-                    threading.Thread(target=self._pump_down, args=(server, device), daemon=True),
-                ]
-                for way in ways:
-                    way.start()
-                for way in ways:
-                    way.join()
+    def _carry(self, device: socket.socket, server: socket.socket) -> None:
+        at_once(lambda: self._pump_up(device, server), lambda: self._pump_down(server, device))
 
     def _pump_up(self, device: socket.socket, server: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := device.recv(65536):
                 server.sendall(data)
-        _shut_down(device)
-        _shut_down(server)
+        shut_down(device)
+        shut_down(server)
 
     def _pump_down(self, server: socket.socket, device: socket.socket) -> None:
         with contextlib.suppress(OSError):
@@ -86,8 +63,8 @@ class Valve:
                     allowed = self._take(len(data))
                     device.sendall(data[:allowed])
                     data = data[allowed:]
-        _shut_down(device)
-        _shut_down(server)
+        shut_down(device)
+        shut_down(server)
 
     def _take(self, wanted: int) -> int:
         """Wait until some bytes may come down; how many."""
@@ -99,11 +76,6 @@ class Valve:
             self._left -= taken
         time.sleep(_PAUSE_S)
         return taken
-
-
-def _shut_down(end: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        end.shutdown(socket.SHUT_RDWR)
 
 
 @contextlib.contextmanager
