@@ -3,7 +3,7 @@
     python -m bench.cloud_service demo --dtype float32
 
 It listens on a free loopback port, says ``listening on ws://HOST:PORT``, and serves one prompt at a
-time until it is ended. It has neither tokens nor TLS: it is for benchmarks only.
+time until it or its stdin is ended. It has neither tokens nor TLS: it is for benchmarks only.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from websockets.sync.server import ServerConnection, serve
 from bench.cloud_protocol import MAX_MESSAGE_BYTES, Done, Prompt
 from bench.settings import Dtype
 from lambda_split.arguments import positive
+from lambda_split.ending import end_with_stdin
 from lambda_split.errors import LambdaSplitError, UsageError
 
 __all__ = ["main"]
@@ -39,6 +40,7 @@ def main() -> int:
     parser.add_argument("--dtype", choices=get_args(Dtype), default="auto")
     parser.add_argument("--threads", type=positive, metavar="N")
     args = parser.parse_args()
+    end_with_stdin()
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as `serve` has it, and before torch
     try:
         _serve(args)

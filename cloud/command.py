@@ -31,6 +31,7 @@ from cloud.listener import bind, check_exposure, is_loopback
 from cloud.reloading import reload_all
 from cloud.tls import ServerTls
 from cloud.tokens import TokenStore
+from lambda_split.ending import end_with_stdin
 from lambda_split.errors import UsageError
 
 if TYPE_CHECKING:
@@ -47,6 +48,12 @@ _logger = logging.getLogger(__name__)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     add_options(parser)
+    parser.add_argument(
+        "--end-with-stdin",
+        action="store_true",
+        help="end as with SIGTERM once stdin ends: for programs that start a server through a pipe "
+        "and must not leave it behind, even when they are killed",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -62,6 +69,8 @@ def run(args: argparse.Namespace) -> int:
     if args.print_config:
         sys.stdout.write(configuration.as_toml())
         return 0
+    if args.end_with_stdin:
+        end_with_stdin()
     from cloud.logs import log_to_stderr
     from cloud.metrics import Metrics
     from cloud.replicas.metrics import GatewayMetrics

@@ -37,6 +37,8 @@ def ended_by_signals() -> Iterator[None]:
 def serving(model: str, *options: str) -> Iterator[subprocess.Popen[str]]:
     """Serve a model on a free port inside a ``with`` block.
 
+    The server ends with this process even where that is killed.
+
     Args:
         model: What ``serve`` serves.
         *options: More options of ``serve``.
@@ -44,7 +46,8 @@ def serving(model: str, *options: str) -> Iterator[subprocess.Popen[str]]:
     Yields:
         The process, for :func:`address_of` once its address is needed: meanwhile it loads.
     """
-    arguments = ("serve", model, "--port", "0", "--log-level", "warning", *options)
+    arguments = ["serve", model, "--port", "0", "--log-level", "warning", "--end-with-stdin"]
+    arguments += options
     with running("lambda_split.cli", *arguments) as process:
         yield process
 
@@ -84,7 +87,8 @@ def running(module: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """Run a module of this program inside a ``with`` block; its stdin and stdout are pipes.
 
     Args:
-        module: Its name, as after ``python -m``.
+        module: Its name, as after ``python -m``. It should end when its stdin does: a Ctrl-C that
+            comes before this process has noted that it runs leaves it to itself.
         *arguments: Its arguments.
     """
     command = [sys.executable, "-m", module, *arguments]

@@ -46,6 +46,7 @@ def environment():
 def process(*arguments):
     with subprocess.Popen(
         command(*arguments),
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -109,6 +110,46 @@ def test_with_a_certificate_it_listens_with_tls(model, tmp_path):
         match = re.fullmatch(r"listening on (wss://127\.0\.0\.1:\d+)\n", line)
         assert match, server.stderr.read()
         assert run_async(scenario(match[1])).shape == (2, 64)
+
+
+def test_it_ends_cleanly_with_its_stdin_where_it_was_told_to(model):
+    async def scenario(server, url):
+        async with Device.connected(url, model.hello()) as device:
+            server.stdin.write("nobody asked\n")  # is ignored
+            server.stdin.flush()
+            found = await device.forward(0, hidden_states(2))
+            server.stdin.close()
+            return found, await device.fatal()
+
+    with process(model.folder, "--port", 0, "--end-with-stdin", "--threads", 1) as server:
+        url = server.stdout.readline().split()[-1]
+        found, (error, code) = run_async(scenario(server, url))
+        server.stdin = None
+        log = server.communicate(timeout=60)[1]
+    assert server.returncode == 0
+    assert found.shape == (2, 64)
+    assert (type(error), code) == (ServerDraining, 1001)
+    assert "stopping on SIGTERM" in log
+
+
+def test_it_outlives_its_stdin_where_it_was_not(model):
+    async def scenario(url):
+        async with Device.connected(url, model.hello()) as device:
+            return await device.forward(0, hidden_states(2))
+
+    with process(model.folder, "--port", 0, "--threads", 1) as server:
+        server.stdin.close()
+        url = server.stdout.readline().split()[-1]
+        assert run_async(scenario(url)).shape == (2, 64)
+
+
+def test_it_ends_while_it_loads_too(model):
+    with process(model.folder, "--port", 0, "--end-with-stdin", "--threads", 1) as server:
+        server.stdin.close()
+        server.stdin = None
+        server.communicate(timeout=60)
+    # Killed by the signal, or it served already and ended cleanly.
+    assert server.returncode in {-signal.SIGTERM, 0}
 
 
 def test_a_second_signal_ends_it_at_once(model):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import signal
 import subprocess
 import sys
+import time
 
 import httpx
 import numpy as np
@@ -61,6 +63,25 @@ def test_a_page_until_it_is_ended(tmp_path) -> None:
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.mark.slow
+def test_it_is_killed_and_leaves_no_server_behind(tmp_path) -> None:
+    command = [*DEMO, "--ui", "0", "--only", "picture", "--keep", str(tmp_path / "kept")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline().startswith("listening on http://")
+            (child,) = psutil.Process(process.pid).children()
+        finally:
+            process.kill()
+    _await_end(child)
+
+
+def _await_end(child: psutil.Process) -> None:
+    """Until it runs no more; whether somebody reaps it is not ours to say."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        while child.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.05)
 
 
 @pytest.mark.parametrize(
