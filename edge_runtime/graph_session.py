@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import onnxruntime
 
+from edge_runtime.native_calls import call_native
 from lambda_split.bundle import Bundle, Graph
 from lambda_split.bundle_files import MANIFEST_NAME
 from lambda_split.errors import GraphInvalid, ManifestInvalid, UsageError
@@ -192,7 +193,11 @@ def open_session(
     options.enable_mem_pattern = False
     options.log_severity_level = _LOG_NOTHING
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return call_native(
+            lambda: onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
+        )
     except Exception as error:  # onnxruntime's classes have no common base but this
         raise GraphInvalid(label, str(error)) from error
 

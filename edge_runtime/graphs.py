@@ -15,6 +15,7 @@ from edge_runtime.graph_session import (
     open_graph,
     release_freed_memory,
 )
+from edge_runtime.native_calls import call_native
 from lambda_split.bundle import Bundle, Geometry
 from lambda_split.errors import GraphInvalid, UsageError
 
@@ -188,7 +189,10 @@ def _run(
         cache.feed(opened.graph.inputs[role], array)
     result = cache.output(opened.graph.outputs[output], shape)
     try:
-        opened.session.run_with_iobinding(cache.binding, opened.run_options)
+        call_native(
+            lambda: opened.session.run_with_iobinding(cache.binding, opened.run_options),
+            opened.run_options,
+        )
     except Exception as error:  # onnxruntime's classes have no common base but this
         raise GraphInvalid(opened.graph.file, str(error)) from error
     cache.extend(start + tokens)

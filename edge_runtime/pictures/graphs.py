@@ -16,6 +16,7 @@ from edge_runtime.graph_session import (
     open_session,
     quiet_run_options,
 )
+from edge_runtime.native_calls import call_native
 from lambda_split.bundle_files import MANIFEST_NAME
 from lambda_split.errors import GraphInvalid, ManifestInvalid
 from lambda_split.image_bundle import ImageBundle, ImageGraph
@@ -54,7 +55,8 @@ class PictureGraph:
         named = {self.graph.inputs[role]: value for role, value in feeds.items()}
         roles, names = zip(*self.graph.outputs.items(), strict=True)
         try:
-            found = self.session.run(list(names), named, quiet_run_options())
+            run = quiet_run_options()
+            found = call_native(lambda: self.session.run(list(names), named, run), run)
         except Exception as error:  # onnxruntime's classes have no common base but this
             raise GraphInvalid(self.graph.file, str(error)) from error
         return dict(zip(roles, found, strict=True))
