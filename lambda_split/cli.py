@@ -9,8 +9,10 @@ Exit codes: 0, 1 with one line on stderr for an error, 2 for wrong use, 130 for 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import inspect
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -97,8 +99,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    _settle_streams()
     try:
-        return _run(arguments)
+        code = _run(arguments)
+        sys.stdout.flush()  # here, so that what goes wrong with it is told like all else
     except UsageError as error:
         return _fail(error, 2)
     except LambdaSplitError as error:
@@ -107,10 +111,39 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader of stdout has gone (a pager, `head`): nothing is wrong. Point stdout elsewhere
-        # so that the interpreter's own flush at exit does not complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of stdout has gone (a pager, `head`): nothing is wrong.
+        _give_up_stdout()
         return 0
+    except OSError as error:  # such as a full disk behind stdout
+        _give_up_stdout()
+        return _fail(error, 1)
+    return code
+
+
+def _settle_streams() -> None:
+    """Let commands count on three streams that take any text, whoever started this program.
+
+    One that was closed (``<&-``) leads nowhere. What stdout's encoding has no sign for is escaped,
+    as Python does on stderr.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115  # for as long as the program runs
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _give_up_stdout() -> None:
+    """Point stdout elsewhere where it takes nothing more.
+
+    The interpreter's own flush at exit would complain otherwise.
+    """
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
 
 
 def _run(arguments: list[str]) -> int:
@@ -156,7 +189,7 @@ def _top_level(arguments: list[str]) -> int:
     return 0
 
 
-def _fail(error: LambdaSplitError, code: int) -> int:
+def _fail(error: LambdaSplitError | OSError, code: int) -> int:
     print(f"lambda-split: {error}", file=sys.stderr)
     return code
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pathlib
 import subprocess
 import sys
 
@@ -83,3 +85,56 @@ def test_version() -> None:
     run = _run("--version")
     assert run.returncode == 0
     assert run.stdout.startswith("lambda-split ")
+
+
+def _redirected(redirection: str, *arguments: str, **environment: str) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of a command that a shell redirects."""
+    command = [sys.executable, "-m", "lambda_split.cli", *arguments]
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {redirection}', "sh", *command],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(pathlib.Path(__file__).parents[1]), **environment},
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_streams_that_were_closed_lead_nowhere() -> None:
+    link = ("--bundle", "nowhere", "--url", "ws://127.0.0.1:1")
+    for command in ("generate", "chat"):
+        code, _, told = _redirected("<&-", command, *link)
+        assert code == 1
+        assert told.startswith("lambda-split: ")
+        assert "is not a bundle" in told
+    assert _redirected(">&-", "completion", "bash") == (0, "", "")
+    assert _redirected("2>&-", "inspect", "nowhere") == (1, "", "")
+
+
+@pytest.mark.skipif(not pathlib.Path("/dev/full").exists(), reason="no device that is full")
+def test_a_full_disk_behind_stdout_is_an_error_of_one_line() -> None:
+    code, _, told = _redirected(">/dev/full", "completion", "bash")
+    assert code == 1
+    assert told.startswith("lambda-split: ")
+    assert "No space left on device" in told
+    assert len(told.splitlines()) == 1
+
+
+def test_a_reader_that_has_gone_is_no_error() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "lambda_split.cli", "completion", "bash"],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_what_the_terminal_s_encoding_cannot_say_is_escaped() -> None:
+    code, shown, told = _redirected("", PYTHONIOENCODING="ascii")
+    assert (code, told) == (0, "")
+    assert "COMMAND \\u2026" in shown

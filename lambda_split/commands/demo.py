@@ -81,7 +81,8 @@ def run(args: argparse.Namespace) -> int:
         MissingExtra: exporting or serving is not installed.
         UsageError: --keep names something that exists, or the picture's name does not end with
             .png.
-        OutputNotWritable: there is no folder for the picture; told before anything is done.
+        OutputNotWritable: there is no folder for the picture, or none can be made for the bundles;
+            told before anything is done.
         ProcessFailed: export or server failed.
     """
     for module in _NEEDED:
@@ -99,7 +100,10 @@ def run(args: argparse.Namespace) -> int:
         folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
         if args.keep is not None:
             folder = pathlib.Path(args.keep)
-            folder.mkdir(parents=True)
+            try:
+                folder.mkdir(parents=True)
+            except OSError as error:
+                raise OutputNotWritable(args.keep, error.strerror or str(error)) from error
         if args.ui is not None:
             _show_page(folder, args)
             return 0

@@ -88,6 +88,7 @@ def _await_end(child: psutil.Process) -> None:
     ("arguments", "complaint"),
     [
         (("--keep", "."), "exists"),
+        (("--keep", "/dev/null/kept"), "cannot write /dev/null/kept"),
         (("--out", "no/such/folder/a.png"), "no such folder"),
         (("--only", "sound"), "invalid choice"),
     ],
