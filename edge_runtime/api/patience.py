@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 __all__ = ["HEAD_TIMEOUT_S", "ImpatientProtocol"]
@@ -40,6 +41,13 @@ class ImpatientProtocol(H11Protocol):
         """Nothing is expected any more."""
         super().connection_lost(exc)
         self._stop_expecting()
+
+    def send_400_response(self, msg: str) -> None:
+        """Say that it is no HTTP; once an answer was begun, there is no place to say so."""
+        if self.conn.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
+            super().send_400_response(msg)
+        else:
+            self.transport.close()
 
     def _expect_request(self) -> None:
         self._stop_expecting()

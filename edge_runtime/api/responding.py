@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Coroutine
 from typing import Any, Final, TypeVar
 
 import msgspec
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -45,6 +45,7 @@ async def read_object(request: Request) -> dict[str, Any]:
         BodyTooLarge: it is larger than :data:`MAX_BODY_BYTES`.
         BodyTooSlow: it does not come in time.
         BodyInvalid: it is no JSON object.
+        ClientGone: the client went away before all of it was there.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
@@ -58,6 +59,8 @@ async def read_object(request: Request) -> dict[str, Any]:
                     raise BodyTooLarge(MAX_BODY_BYTES)
     except TimeoutError as error:
         raise BodyTooSlow(BODY_TIMEOUT_S) from error
+    except ClientDisconnect as error:
+        raise ClientGone from error
     return parse_object(bytes(body))
 
 
