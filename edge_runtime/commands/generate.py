@@ -29,6 +29,7 @@ from edge_runtime.commands.prompts import read_prompt
 from edge_runtime.prompt import Prompt
 from edge_runtime.stream import GenerationResult
 from edge_runtime.terminal.progress import progress_bar
+from edge_runtime.terminal.visible import visible_on
 from lambda_split.split import Split
 
 __all__ = ["add_arguments", "run"]
@@ -70,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
         )
         for piece in stream:
             if not args.json:
-                sys.stdout.write(piece)
+                sys.stdout.write(visible_on(sys.stdout, piece))
                 sys.stdout.flush()
     if args.json:
         sys.stdout.write(as_json(stream.result, generator.split))

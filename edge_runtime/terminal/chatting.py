@@ -21,6 +21,7 @@ from edge_runtime.terminal.lines import LineSource
 from edge_runtime.terminal.progress import progress_bar
 from edge_runtime.terminal.slash import SlashCommand, help_text, parse_entry
 from edge_runtime.terminal.transcript import save_transcript
+from edge_runtime.terminal.visible import visible_on
 from lambda_split.errors import (
     LambdaSplitError,
     LinkError,
@@ -227,7 +228,7 @@ class Chat:
                 with self._interrupts.breaking():
                     for piece in stream:
                         shown = True
-                        sys.stdout.write(piece)
+                        sys.stdout.write(visible_on(sys.stdout, piece))
                         sys.stdout.flush()
             except KeyboardInterrupt:
                 if not self._interactive:

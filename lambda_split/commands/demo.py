@@ -126,6 +126,7 @@ def _show_text(bundle: pathlib.Path, args: argparse.Namespace) -> None:
 def _chat(bundle: pathlib.Path, url: str, args: argparse.Namespace) -> None:
     # The one place where shared code runs the device side: a demo shows all of it.
     from edge_runtime import GenerationStats, Message, TextGenerator
+    from edge_runtime.terminal.visible import visible_on
 
     messages: list[Message] = []
     stats: list[GenerationStats] = []
@@ -135,7 +136,7 @@ def _chat(bundle: pathlib.Path, url: str, args: argparse.Namespace) -> None:
             messages.append(Message("user", question))
             stream = generator.stream(messages, max_new_tokens=args.max_new_tokens)
             for piece in stream:
-                sys.stdout.write(piece)
+                sys.stdout.write(visible_on(sys.stdout, piece))
                 sys.stdout.flush()
             sys.stdout.write("\n")
             messages.append(Message("assistant", stream.result.text))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pathlib
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import msgspec
 import pytest
@@ -17,6 +19,7 @@ from edge_runtime.terminal.chatting import Chat, ChatSettings
 from edge_runtime.terminal.history import ChatHistory
 from edge_runtime.terminal.interrupts import Interrupts
 from lambda_split.bundle import TextSettings, describe_files, write_manifest
+from lambda_split.cli import main
 from lambda_split.errors import InternalError
 from tests.edge_runtime.hostile_server import hostile_server
 from tests.edge_runtime.some_graphs import VOCAB, write_bundle
@@ -41,14 +44,24 @@ RETRY = RetryPolicy(max_delay_s=0.02, give_up_after_s=0.3, reply_timeout_s=60.0)
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory) -> pathlib.Path:
-    folder = tmp_path_factory.mktemp("bundle")
+    return _bundle(tmp_path_factory.mktemp("bundle"), TOKENIZER)
+
+
+def _bundle(folder: pathlib.Path, tokenizer: dict[str, Any]) -> pathlib.Path:
     manifest = write_bundle(folder, "shared-kv").manifest
-    (folder / "tokenizer.json").write_text(json.dumps(TOKENIZER))
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
     (folder / "template.jinja").write_text(TEMPLATE)
     text = TextSettings(tokenizer="tokenizer.json", chat_template="template.jinja")
     files = describe_files(folder, [*manifest.files, "tokenizer.json", "template.jinja"])
     write_manifest(folder, msgspec.structs.replace(manifest, text=text, files=files))
     return folder
+
+
+class Screen(io.StringIO):
+    """A terminal, as far as a program can ask."""
+
+    def isatty(self) -> bool:
+        return True
 
 
 class Script:
@@ -87,6 +100,28 @@ def _chat(bundle, url, *lines, history=None, max_positions=48, **sampling) -> No
 
 def _said(path: pathlib.Path) -> list[str]:
     return [turn["content"] for turn in json.loads(path.read_text())["messages"]]
+
+
+@pytest.mark.parametrize("program", ["chat", "generate"])
+def test_what_a_model_says_commands_no_terminal(program, tmp_path, monkeypatch) -> None:
+    says = "\x1b]52;c;ZXZpbA==\x07\x9b2J"  # fills the clipboard, then clears the screen
+    words = {f"{says}{number}": number for number in range(VOCAB)}
+    model = {**TOKENIZER["model"], "vocab": words, "unk_token": f"{says}0"}
+    folder = _bundle(tmp_path, {**TOKENIZER, "model": model})
+
+    def said(stdout: io.StringIO) -> str:
+        monkeypatch.setattr("sys.stdout", stdout)
+        with hostile_server(_behave) as server:
+            if program == "chat":
+                _chat(folder, server.url, "hello")
+            else:
+                link = ["--bundle", str(folder), "--url", server.url, "--codec", "fp32"]
+                main(["generate", *link, "--prompt", "x", "--max-new-tokens", "3", "--quiet"])
+        return stdout.getvalue()
+
+    raw, shown = said(io.StringIO()), said(Screen())
+    assert raw.count(says) == 3  # programs get it as it is
+    assert shown == raw.translate(dict.fromkeys(map(ord, "\x1b\x07\x9b"), "\ufffd"))
 
 
 def test_a_lost_server_costs_the_question_and_not_the_conversation(
