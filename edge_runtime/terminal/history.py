@@ -78,10 +78,14 @@ class ChatHistory:
         if entry == self._last or len(entry) > _MAX_CHARACTERS:
             return
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             os.fchmod(descriptor, 0o600)  # of a file that is there already, too
-            os.write(descriptor, _line(entry))  # at once: another chat may write as well
+            line = _line(entry)
+            size = os.fstat(descriptor).st_size
+            if size and os.pread(descriptor, 1, size - 1) != b"\n":
+                line = b"\n" + line  # the last line was broken off, by a full disk for example
+            os.write(descriptor, line)  # at once: another chat may write as well
         finally:
             os.close(descriptor)
         self._last = entry
@@ -103,8 +107,12 @@ def _line(entry: str) -> bytes:
 
 
 def _entry(line: bytes) -> str | None:
+    """The entry that a line holds; None for what none was, or no line editor could take."""
     try:
         entry = json.loads(line)
+        if not isinstance(entry, str) or "\0" in entry:
+            return None
+        entry.encode("utf-8")  # JSON can say surrogates, too
     except (ValueError, RecursionError):
         return None
-    return entry if isinstance(entry, str) else None
+    return entry

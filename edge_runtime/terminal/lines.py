@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -50,6 +52,9 @@ class PlainLines:
 
     def __init__(self, *, prompt: bool) -> None:
         self._prompt = prompt
+        if isinstance(sys.stdin, io.TextIOWrapper):
+            # Else one line that is no text would take with it all that was read ahead.
+            sys.stdin.reconfigure(errors="surrogateescape")
 
     def read(self, *, continuing: bool) -> str:
         """See :meth:`LineSource.read`."""
@@ -99,7 +104,7 @@ class EditedLines:
             for key in (r"\e\C-m", r"\e\C-j"):
                 editor.parse_and_bind(rf'"{key}": "\C-v\C-j"')
         for entry in earlier:
-            editor.add_history(entry)
+            self.remember(entry)
 
     def read(self, *, continuing: bool) -> str:
         """See :meth:`LineSource.read`."""
@@ -116,8 +121,9 @@ class EditedLines:
         return typed
 
     def remember(self, entry: str) -> None:
-        """See :meth:`LineSource.remember`."""
-        self._editor.add_history(entry)
+        """See :meth:`LineSource.remember`; what the locale cannot say is not offered."""
+        with contextlib.suppress(ValueError):
+            self._editor.add_history(entry)
 
 
 def load_editor() -> ModuleType | None:

@@ -176,9 +176,11 @@ def test_a_pipe_gets_answers_alone(arguments, environment, tmp_path) -> None:
     assert b"/regenerate" in done.stderr
     assert not (tmp_path / "state").exists()  # what a program says is not kept
 
-    done = _pipe("chat", *short, environment=environment, said=b"\xff\xfe\n" + QUESTION.encode())
+    strict = {**environment, "PYTHONIOENCODING": "utf-8:strict"}  # as most locales have it
+    done = _pipe("chat", *short, environment=strict, said=b"\xff\xfe\n" + QUESTION.encode())
     assert done.returncode == 0
     assert b"not UTF-8" in done.stderr
+    assert len(done.stdout.splitlines()) == 1
 
 
 @pytest.mark.slow

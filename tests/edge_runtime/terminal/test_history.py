@@ -78,7 +78,20 @@ def test_it_is_bounded(path) -> None:
     assert [one.name for one in path.parent.iterdir()] == [path.name]
 
 
-@pytest.mark.parametrize("line", [b"plain", b"\xff\xfe", b"[1]", b"3", b"[" * 99_999])
+def test_a_line_that_was_broken_off_takes_no_other_with_it(path) -> None:
+    ChatHistory(path).append("before")
+    with path.open("ab") as file:
+        file.write(b'"broken o')
+    history = ChatHistory(path)
+    history.append("after")
+    history.append("last")
+    assert history.load() == ["before", "after", "last"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"plain", b"\xff\xfe", b"[1]", b"3", b"[" * 99_999, rb'"nu\u0000ll"', rb'"\ud800"'],
+)
 def test_lines_that_are_no_entries_are_passed_over(path, line) -> None:
     history = ChatHistory(path)
     history.append("before")
