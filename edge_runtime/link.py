@@ -10,6 +10,7 @@ import socket
 import ssl
 import struct
 import urllib.parse
+import weakref
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import NoReturn
@@ -56,7 +57,8 @@ _PLAIN_PORT = 80
 class Link:
     """An open WebSocket connection: messages out, messages in, counted.
 
-    Not thread-safe: one thread sends and receives.
+    Not thread-safe: one thread sends and receives. One that is dropped without being closed is cut
+    off. For a process that was forked off it is lost, and stays what it was for the other one.
     """
 
     def __init__(self, endpoint: Endpoint, *, longest_message: int, meter: Meter) -> None:
@@ -81,6 +83,10 @@ class Link:
             self._socket = _connect(endpoint, longest_message, lifetime)
             self._sender = MessageSender(self._socket, stall_s=endpoint.reply_timeout_s)
             self._lifetime = lifetime.pop_all()
+        self._process = os.getpid()
+        # The library's threads refer to its connection: both would stay, and the session.
+        dropped = weakref.finalize(self, _cut_off_dropped, self._sender, self._process)
+        dropped.atexit = False  # the end of the process ends it anyway
 
     def send(self, message: str | bytes, parting: Callable[[str], object]) -> None:
         """Send a message, without waiting until a slow link has taken it.
@@ -94,6 +100,7 @@ class Link:
             WireError: the server closed, and said why.
             ConnectionLost: the connection broke, or the server does not read.
         """
+        self._check_process()
         try:
             self._sender.send(message)
         except (OSError, websockets.exceptions.WebSocketException) as error:
@@ -108,6 +115,7 @@ class Link:
             MessageMalformed: what it sent was no WebSocket message.
             ConnectionLost: the connection broke, or it took too long.
         """
+        self._check_process()
         try:
             message = self._socket.recv(timeout=timeout_s)
         except TimeoutError as error:
@@ -125,6 +133,9 @@ class Link:
                 after all that is queued, seconds on a slow link, in which the server computes what
                 nobody wants any more.
         """
+        if self._forked:
+            self._socket.socket.close()  # this process's hold on it
+            return
         if goodbye is None:
             self._sender.cut_off()
         else:
@@ -139,6 +150,14 @@ class Link:
         self._sender.stop()
         self._lifetime.close()
 
+    @property
+    def _forked(self) -> bool:
+        return os.getpid() != self._process
+
+    def _check_process(self) -> None:
+        if self._forked:
+            raise ConnectionLost("it belongs to the process that this one was forked from")
+
     def _raise_parting_error(self, cause: Exception, parting: Callable[[str], object]) -> NoReturn:
         """Sending failed because the server closed: its last message says why."""
         try:
@@ -148,6 +167,13 @@ class Link:
                     raise ServerDraining
         except (OSError, websockets.exceptions.WebSocketException):
             _raise_closed(cause)
+
+
+def _cut_off_dropped(sender: MessageSender, process: int) -> None:
+    """Called by the garbage collector, in any thread: nothing in here waits."""
+    if os.getpid() == process:
+        sender.cut_off()
+        sender.end()
 
 
 def _raise_closed(error: Exception) -> NoReturn:

@@ -117,11 +117,15 @@ class MessageSender:
             # Not the TLS socket's own method: a write under way would go on, unencrypted.
             socket.socket.shutdown(self._connection.socket, socket.SHUT_RDWR)
 
-    def stop(self) -> None:
-        """End the thread; the connection is cut off, or there is nothing to send any more."""
+    def end(self) -> None:
+        """As :meth:`stop`, without waiting until the thread has ended."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
+
+    def stop(self) -> None:
+        """End the thread; the connection is cut off, or there is nothing to send any more."""
+        self.end()
         if self._thread is not None:
             self._thread.join()
 

@@ -91,11 +91,16 @@ class Worker(Generic[Held]):
                 anybody still wants that; it may raise :class:`GivenUp` where nobody does.
 
         Raises:
-            UsageError: it is closed, or was while the job ran.
+            UsageError: it is closed, or was while the job ran, or is another process's.
             LambdaSplitError: the job's own.
         """
         if self.closed:
             raise self._closed_error()
+        if not self._thread.alive:
+            raise UsageError(
+                f"this {self._name} is of the process that this one was forked from: open another "
+                "one in this process"
+            )
         steps = _steps(job, self._closed, self._closed_error())
         async with contextlib.aclosing(self._thread.start(steps)) as items:
             (result,) = await anext(items)

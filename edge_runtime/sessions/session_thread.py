@@ -151,6 +151,11 @@ class SessionThread(Generic[Held]):
         """End the generator's session, and the thread, once the running job is over."""
         self._work.put(None)
 
+    @property
+    def alive(self) -> bool:
+        """Whether it runs; not where this process was forked from the one that started it."""
+        return self._thread.is_alive()
+
     def join(self, seconds: float) -> None:
         """Wait until it has ended, at most that long: a trunk that is away may hold it up."""
         self._thread.join(seconds)
