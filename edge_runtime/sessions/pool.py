@@ -186,18 +186,26 @@ class SessionPool(Generic[Held]):
             await asyncio.shield(opening)
         except asyncio.CancelledError:
             # It cannot be interrupted, and will do for another request.
-            opening.add_done_callback(lambda _: self._give_back(session))
+            opening.add_done_callback(lambda done: self._opened_for_nobody(session, done))
             raise
         except Exception as error:
-            if isinstance(error, CapacityRefused):
-                self._note_full(error.retry_after_s)
+            self._note_full(error)
             self._give_back(session)
             raise
         self._wake()  # there may be room for yet another
 
-    def _note_full(self, retry_after_s: int) -> None:
+    def _opened_for_nobody(
+        self, session: SessionThread[Held], opening: asyncio.Future[Held]
+    ) -> None:
+        # Taken, or asyncio would log that nobody did, with a stack trace.
+        self._note_full(opening.exception())
+        self._give_back(session)
+
+    def _note_full(self, error: BaseException | None) -> None:
+        if not isinstance(error, CapacityRefused):
+            return
         loop = asyncio.get_running_loop()
-        seconds = max(retry_after_s, _LEAST_PAUSE_S)
+        seconds = max(error.retry_after_s, _LEAST_PAUSE_S)
         self._full_until = loop.time() + seconds
         loop.call_later(seconds, self._wake)
 

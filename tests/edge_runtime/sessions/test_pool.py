@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import itertools
 import threading
 
@@ -223,6 +224,34 @@ def test_a_session_that_cannot_be_opened_takes_no_place() -> None:
         await pool.close()
 
     run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("kind", "facts"),
+    [(ServerUnreachable, ("ws://nowhere", "no route")), (CapacityRefused, ("sessions", 4))],
+)
+def test_a_session_that_nobody_waits_for_may_fail_to_open(caplog, kind, facts) -> None:
+    async def scenario():
+        gate = threading.Event()
+
+        def fail():
+            gate.wait(30)
+            raise kind(*facts)
+
+        pool = SessionPool(fail, PoolLimits(), held=lambda _: ())
+        impatient = asyncio.create_task(ask(pool, [1]))
+        await until(lambda: pool.busy)
+        await asyncio.sleep(0)
+        impatient.cancel()
+        await asyncio.wait([impatient])
+        gate.set()
+        await until_free(pool)
+        assert pool.open == 0
+        await pool.close()
+
+    run(scenario)
+    gc.collect()  # asyncio tells of errors that nobody took when their futures are forgotten
+    assert caplog.text == ""
 
 
 class Trunk:
