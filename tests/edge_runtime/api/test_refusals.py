@@ -77,6 +77,8 @@ def test_of_several_the_first_of_the_table_is_named(client) -> None:
         ("max_tokens", 0),
         ("stop", ["a", "b", "c", "d", "e"]),
         ("stop", ""),
+        ("stop", "a" * 1025),
+        ("stop", ["a", "a" * 1025]),
         ("seed", 2**63),
         ("logprobs", 6),
         ("stream_options", {"include_usage": True}),
