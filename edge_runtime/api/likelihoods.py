@@ -25,11 +25,16 @@ def chat_logprobs(tokens: Sequence[SampledToken], tokenizer: Tokenizer) -> ChatL
 
 
 def completion_logprobs(tokens: Sequence[SampledToken], tokenizer: Tokenizer) -> CompletionLogprobs:
-    """The form of completions, which knows tokens by their texts: equal ones are one."""
+    """The form of completions, which knows tokens by their texts: equal ones are one.
+
+    As OpenAI's has it, the sampled token is always among the most likely ones, as one more where it
+    is none of them.
+    """
     tops = []
     for token in tokens:
         likelihoods: dict[str, float] = {}
-        for token_id, logprob in token.logprobs.top:  # the likeliest first
+        sampled = (token.logprobs.token_id, token.logprobs.logprob)
+        for token_id, logprob in (*token.logprobs.top, sampled):  # the likeliest first
             likelihoods.setdefault(text_of_token(tokenizer, token_id).text, max(logprob, _LEAST))
         tops.append(likelihoods)
     return CompletionLogprobs(

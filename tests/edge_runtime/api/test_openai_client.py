@@ -212,6 +212,29 @@ def test_log_probabilities_are_those_of_scoring(client, generator) -> None:
             assert token.logprob <= top[0]
 
 
+@pytest.mark.parametrize("most", [0, 1, 5])
+def test_a_sampled_token_is_among_a_completion_s_likely_ones(client, most) -> None:
+    for streams in (False, True):
+        answer = client.completions.create(
+            model="demo",
+            prompt="Once upon a time",
+            max_tokens=20,
+            temperature=2,
+            seed=5,
+            logprobs=most,
+            stream=streams,
+        )
+        parts = list(answer) if streams else [answer]
+        unlikely = 0
+        for found in (part.choices[0].logprobs for part in parts):
+            for token, logprob, top in zip(
+                found.tokens, found.token_logprobs, found.top_logprobs, strict=True
+            ):
+                assert top[token] == logprob
+                unlikely += len(top) == most + 1
+        assert unlikely  # or this would not show anything
+
+
 def test_a_stop_token_is_not_among_the_tokens(client) -> None:
     question = [{"role": "user", "content": "Hello!"}]
     answer = client.chat.completions.create(model="demo", messages=question, logprobs=True)
