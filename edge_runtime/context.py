@@ -8,7 +8,7 @@ and runs new tokens through head, trunk and tail.
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -100,13 +100,17 @@ class Context:
         last: Logits = logits[-1]  # (n, V) -> (V,)
         return last
 
-    def extend_with_all_logits(self, token_ids: Sequence[int]) -> Iterator[Logits]:
+    def extend_with_all_logits(
+        self, token_ids: Sequence[int], on_progress: Callable[[int, int], object] | None = None
+    ) -> Generator[Logits]:
         """As :meth:`extend`, for the logits of every new token, in order.
+
+        Who does not take all of them closes it.
 
         Yields:
             float32 (n, vocab) for each chunk of n tokens, in a buffer that the next one overwrites.
         """
-        yield from self._run(token_ids, all_logits=True)
+        yield from self._run(token_ids, all_logits=True, on_progress=on_progress)
 
     def _truncate(self, length: int) -> None:
         del self._token_ids[length:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import operator
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -39,6 +40,7 @@ __all__ = ["TextGenerator"]
 
 DEFAULT_MAX_POSITIONS = 4096
 DEFAULT_CHUNK_TOKENS = 128
+_SHORTEN = "shorten it, or raise max_positions where the model allows more"
 
 
 class TextGenerator(Closing):
@@ -266,11 +268,7 @@ class TextGenerator(Closing):
         budget = _whole("max_new_tokens", max_new_tokens)
         ids = self.tokenize(prompt)
         if len(ids) > self._context.max_positions:
-            raise PromptTooLong(
-                "shorten it, or raise max_positions where the model allows more",
-                len(ids),
-                self._context.max_positions,
-            )
+            raise PromptTooLong(_SHORTEN, len(ids), self._context.max_positions)
         matcher = StopMatcher(stop)
         sampler = Sampler(self.default_sampling if sampling is None else sampling)
         top = None if top_logprobs is None else check_alternatives(top_logprobs)
@@ -318,13 +316,16 @@ class TextGenerator(Closing):
         self._turn += 1
         self._context.forget()
 
-    def score(self, prompt: Prompt) -> npt.NDArray[np.float64]:
+    def score(
+        self, prompt: Prompt, *, on_prompt: Callable[[int, int], object] | None = None
+    ) -> npt.NDArray[np.float64]:
         """Log-probability of each token of a text, given the ones before it.
 
         They are computed on the device from exact logits; ``exp(-mean)`` is the perplexity.
 
         Args:
             prompt: As for :meth:`tokenize`; at least two tokens.
+            on_prompt: As for :meth:`stream`; the last token is not run.
 
         Returns:
             float64 (tokens - 1,), in nats.
@@ -340,9 +341,15 @@ class TextGenerator(Closing):
         ids = self.tokenize(prompt)
         if len(ids) < 2:
             raise UsageError("a text of at least two tokens can be scored")
+        if len(ids) - 1 > self._context.max_positions:
+            raise PromptTooLong(_SHORTEN, len(ids), self._context.max_positions)
         self._turn += 1
         self._context.rewind(ids[:1])
-        return log_probabilities(self._context.extend_with_all_logits(ids[:-1]), ids[1:])
+        # Closed here whatever happens: a traceback that somebody keeps would keep it running.
+        with contextlib.closing(
+            self._context.extend_with_all_logits(ids[:-1], on_prompt)
+        ) as logits:
+            return log_probabilities(logits, ids[1:])
 
     def wait_while(self, wanted: Callable[[], bool]) -> None:
         """From now on wait for a trunk that is away only as long as somebody wants it.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Self
 
 import numpy as np
@@ -65,7 +65,7 @@ class AsyncTextGenerator(AsyncClosing):
     open several, on one :class:`TextModel`. Errors are those of the synchronous methods.
 
     Whoever is cancelled returns at once. A generation then ends between two tokens, within a
-    prompt between two of its pieces, and what is asked next begins after that.
+    prompt, as a score does, between two of its pieces, and what is asked next begins after that.
 
     Example:
         ```python
@@ -174,7 +174,8 @@ class AsyncTextGenerator(AsyncClosing):
     ) -> AsyncTextStream:
         """Generate, piece by piece; arguments of :meth:`TextGenerator.stream`.
 
-        ``on_prompt`` is called in the event loop.
+        ``on_prompt`` is called in the event loop, which handles what it raises as it does with any
+        callback: to end the stream, close it.
 
         Returns:
             The stream. Its iteration raises what :meth:`TextGenerator.stream` and its iteration do.
@@ -182,19 +183,13 @@ class AsyncTextGenerator(AsyncClosing):
         tell = None if on_prompt is None else _in_this_loop(on_prompt)
 
         def begin(llm: TextGenerator, wanted: Wanted) -> TextStream:
-            def told(done: int, tokens: int) -> None:
-                if not wanted():
-                    raise GivenUp
-                if tell is not None:
-                    tell(done, tokens)
-
             return llm.stream(
                 prompt,
                 max_new_tokens=max_new_tokens,
                 sampling=sampling,
                 stop=stop,
                 top_logprobs=top_logprobs,
-                on_prompt=told,
+                on_prompt=_telling_while(wanted, tell),
             )
 
         return AsyncTextStream(self._worker, begin)
@@ -222,12 +217,34 @@ class AsyncTextGenerator(AsyncClosing):
         """Drop what head, trunk and tail hold; see :meth:`TextGenerator.forget`."""
         await self._worker.call(TextGenerator.forget)
 
-    async def score(self, prompt: Prompt) -> npt.NDArray[np.float64]:
+    async def score(
+        self, prompt: Prompt, *, on_prompt: Callable[[int, int], object] | None = None
+    ) -> npt.NDArray[np.float64]:
         """Log-probability of each token of a text; see :meth:`TextGenerator.score`.
 
-        Where it is cancelled, what is asked next begins after the score is done.
+        ``on_prompt`` is called as for :meth:`stream`.
         """
-        return await self._worker.call(lambda llm: llm.score(prompt))
+        tell = None if on_prompt is None else _in_this_loop(on_prompt)
+
+        def scoring(
+            llm: TextGenerator, wanted: Wanted
+        ) -> Generator[None, None, npt.NDArray[np.float64]]:
+            yield  # by now it may be given up
+            return llm.score(prompt, on_prompt=_telling_while(wanted, tell))
+
+        return await self._worker.run(scoring)
+
+
+def _telling_while(wanted: Wanted, tell: OnPrompt | None) -> OnPrompt:
+    """What ends a prompt that nobody wants any more, and tells how far it is."""
+
+    def told(done: int, tokens: int) -> None:
+        if not wanted():
+            raise GivenUp
+        if tell is not None:
+            tell(done, tokens)
+
+    return told
 
 
 def _in_this_loop(function: OnPrompt) -> OnPrompt:

@@ -16,6 +16,7 @@ from edge_runtime import (
     TextGenerator,
     TextModel,
 )
+from edge_runtime import generator as generator_module
 from lambda_split.bundle import write_manifest
 from lambda_split.errors import (
     ChatTemplateInvalid,
@@ -142,6 +143,56 @@ def test_scores_are_log_probabilities(generator) -> None:
     assert generator.score(PROMPT) == pytest.approx(expected, rel=1e-4)
     with pytest.raises(UsageError, match="two tokens"):
         generator.score([1])
+
+
+def test_a_score_is_told_of_its_pieces_and_ended_between_two(bundle, server) -> None:
+    class Enough(Exception):
+        pass
+
+    def end(done, tokens):
+        told.append((done, tokens))
+        if len(told) == 2:
+            raise Enough
+
+    told: list[tuple[int, int]] = []
+    with TextGenerator.open(
+        bundle, server.url, codec="fp32", retry=RETRY, chunk_tokens=3
+    ) as generator:
+        wanted = generator.score(PROMPT, on_prompt=lambda *so_far: told.append(so_far))
+        assert told == [(3, 7), (5, 7), (7, 7)]
+        told.clear()
+        with pytest.raises(Enough):
+            generator.score(PROMPT, on_prompt=end)
+        assert len(told) == 2
+        assert list(generator.generate(PROMPT, max_new_tokens=5).token_ids) == _greedy(5)
+        np.testing.assert_array_equal(generator.score(PROMPT), wanted)
+
+
+def test_a_score_that_is_interrupted_while_it_adds_up_leaves_the_generator_usable(
+    bundle, server, monkeypatch
+) -> None:
+    def interrupted(logits, _):
+        next(logits)
+        raise KeyboardInterrupt
+
+    with TextGenerator.open(
+        bundle, server.url, codec="fp32", retry=RETRY, chunk_tokens=2
+    ) as generator:
+        monkeypatch.setattr(generator_module, "log_probabilities", interrupted)
+        with pytest.raises(KeyboardInterrupt) as kept:  # as a notebook keeps the last one
+            generator.score(PROMPT)
+        assert list(generator.generate(PROMPT, max_new_tokens=5).token_ids) == _greedy(5)
+        assert kept.value.__traceback__ is not None
+
+
+def test_a_text_too_long_to_be_scored_costs_nothing_of_what_is_held(generator) -> None:
+    generator.generate(PROMPT, max_new_tokens=3)
+    held = list(generator.held_token_ids)
+    assert len(generator.score([1] * (POSITIONS + 1))) == POSITIONS
+    generator.generate(PROMPT, max_new_tokens=3)
+    with pytest.raises(PromptTooLong, match="66 tokens"):
+        generator.score([1] * (POSITIONS + 2))
+    assert list(generator.held_token_ids) == held
 
 
 @pytest.mark.parametrize("smaller", [1, 3, 5])

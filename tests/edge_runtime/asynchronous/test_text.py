@@ -300,6 +300,30 @@ def test_a_cancelled_prompt_ends_between_two_of_its_pieces(
     run(scenario)
 
 
+def test_a_cancelled_score_ends_between_two_of_its_pieces(
+    run, opened, gate, server, expected
+) -> None:
+    async def scenario():
+        told = []
+        async with await opened(chunk_tokens=2) as llm:
+            whole = await llm.score(LONG, on_prompt=lambda *so_far: told.append(so_far))
+            assert np.array_equal(whole, expected.score(LONG))
+            assert told[-1] == (len(LONG) - 1, len(LONG) - 1)
+            (peer,) = server.peers
+            before = len(peer.forwards)
+            gate.close()
+            task = asyncio.create_task(llm.score(LONG))
+            await gate.until_held()
+            await _cancel(task)
+            gate.open()
+            result = await llm.generate(PROMPT, max_new_tokens=5)
+            assert result.token_ids == expected.generate(PROMPT, max_new_tokens=5).token_ids
+            assert len(peer.forwards) - before < len(LONG) // 2
+            assert np.array_equal(await llm.score(LONG), whole)
+
+    run(scenario)
+
+
 def test_who_is_cancelled_while_others_are_served_takes_nothing_from_them(
     run, opened, gate, server, expected
 ) -> None:
