@@ -77,6 +77,7 @@ class Outage:
     def over(self) -> None:
         """There was a reply again."""
         self._interrupted = False
+        self.forget()  # a connection that is given up later, for whatever reason, is no outage
 
     def forget(self) -> None:
         """What was lost is not wanted any more: the next connection need not wait."""

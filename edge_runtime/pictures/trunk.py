@@ -113,9 +113,10 @@ class ReplayingDenoiser:
             while run.step < order.trajectory.solver.steps:
                 yield self._next(run)
         finally:
-            left = self._running is run  # otherwise what is in flight is another picture's
-            if left and self._connection is not None and self._connection.in_flight:
-                self._disconnect()
+            if self._running is run:  # otherwise what is in flight is another picture's
+                if self._connection is not None and self._connection.in_flight:
+                    self._disconnect()
+                self._outage.forget()
 
     def _next(self, run: PictureRun) -> DenoisingStep:
         if self._closed:

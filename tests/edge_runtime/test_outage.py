@@ -90,6 +90,16 @@ def test_what_is_not_wanted_any_more_has_not_to_be_waited_for(clock) -> None:
     assert clock.slept == [0, 0]
 
 
+@pytest.mark.parametrize("error", [CapacityRefused("full", 9), ServerDraining()])
+def test_an_outage_that_is_over_holds_up_no_later_connection(clock, error) -> None:
+    outage = _outage()
+    outage.met(error)
+    outage.over()
+    outage.await_progress()
+    outage.pause()
+    assert clock.slept == [0]
+
+
 def test_no_pause_goes_beyond_the_time_to_give_up(clock) -> None:
     outage = _outage(give_up_after_s=5)
     clock.now += 2

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from edge_runtime import ImageGenerator, PictureSpec, RetryPolicy
-from lambda_split.errors import UsageError
+from edge_runtime.outage import Outage
+from lambda_split.errors import ConnectionLost, UsageError
 from tests.edge_runtime.hostile_server import hostile_server
 from tests.edge_runtime.pictures import some_pictures
 from tests.edge_runtime.pictures.some_denoiser import serve_zeros
@@ -78,3 +79,26 @@ def test_a_lost_picture_goes_on_from_where_it_was(bundle) -> None:
     assert again[1].step <= 5
     assert again[1].tensors == 1  # Euler's state is the latents alone
     assert all(frame.tensors == 0 for frame in again[2:])
+
+
+def test_a_picture_after_one_that_was_given_up_does_not_wait_for_what_that_one_had_to(
+    bundle, monkeypatch
+) -> None:
+    def script(peer):
+        serve_zeros(peer, steps=3 if peer.number == 0 else None)
+
+    def status(request):
+        return 503 if request == 1 else None
+
+    slept: list[float] = []
+    monkeypatch.setattr(Outage, "_sleep", lambda _, seconds: slept.append(seconds))
+    with (
+        hostile_server(script, status=status, headers={"Retry-After": "3600"}) as server,
+        _open(bundle, server.url) as painter,
+    ):
+        painter.wait_while(lambda: server.requests < 2)  # who wants it goes while it is full
+        with pytest.raises(ConnectionLost, match="nobody waits"):
+            painter.generate("a cat", spec=SPEC)
+        painter.wait_while(lambda: True)
+        painter.generate("a cat", spec=SPEC)
+    assert slept == [0, 0]
