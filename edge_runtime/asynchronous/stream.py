@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator
 from typing import Generic, Self, TypeVar
 
 from edge_runtime.asynchronous.closing import AsyncClosing
-from edge_runtime.asynchronous.worker import Held, Job, Wanted, Worker
+from edge_runtime.asynchronous.worker import Held, Job, Wanted, Worker, one_step
 from edge_runtime.closing import Closing
 from lambda_split.errors import UsageError
 
@@ -52,9 +52,13 @@ class AsyncStream(AsyncClosing, Generic[Held, Running, Item]):
     async def aclose(self) -> None:
         """End the generation; nothing happens where it has ended already."""
         self._ended = True
-        if not self._through and not self._worker.closed:
+        if self._through:
+            return
+        if not self._worker.closed:
             with contextlib.suppress(UsageError):  # the generator was closed meanwhile
-                await self._worker.call(self._shut)
+                await self._run(one_step(self._shut))
+        if self._worker.over:  # then nobody else is at it
+            self._shut()
 
     @abc.abstractmethod
     def _step(self, running: Running) -> Item | None:
@@ -68,10 +72,12 @@ class AsyncStream(AsyncClosing, Generic[Held, Running, Item]):
         """The synchronous stream, once the thread is through with it.
 
         Raises:
-            UsageError: it is not.
+            UsageError: it is not, or there was none.
         """
-        if self._running is None or not self._through:
+        if not self._through:
             raise UsageError("the stream has not ended: iterate over it, or aclose() it")
+        if self._running is None:
+            raise _closed_unbegun()
         return self._running
 
     async def _run(self, job: Job[Held, Result]) -> Result:
@@ -100,10 +106,16 @@ class AsyncStream(AsyncClosing, Generic[Held, Running, Item]):
 
     def _started(self, held: Held, wanted: Wanted) -> Running:
         if self._running is None:
+            if self._through:
+                raise _closed_unbegun()
             self._running = self._begin(held, wanted)
         return self._running
 
-    def _shut(self, _: Held) -> None:
+    def _shut(self, _: Held | None = None) -> None:
         if self._running is not None:
             self._running.close()
         self._through = True
+
+
+def _closed_unbegun() -> UsageError:
+    return UsageError("the stream was closed, or failed, before it began: start another one")

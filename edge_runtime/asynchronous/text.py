@@ -45,7 +45,7 @@ class AsyncTextStream(AsyncStream[TextGenerator, TextStream, str]):
         After a cancellation it is there once :meth:`aclose` was waited for.
 
         Raises:
-            UsageError: it has not ended yet, or was closed before its first token.
+            UsageError: it has not ended yet, or was closed before it began.
         """
         return self._finished().result
 

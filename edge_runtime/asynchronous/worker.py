@@ -18,7 +18,7 @@ from edge_runtime.pictures.generator import ImageGenerator
 from edge_runtime.sessions.session_thread import GivenUp, SessionThread, Wanted
 from lambda_split.errors import ConnectionLost, UsageError
 
-__all__ = ["GivenUp", "Held", "Job", "Wanted", "Worker"]
+__all__ = ["GivenUp", "Held", "Job", "Wanted", "Worker", "one_step"]
 
 _GOODBYE_S = 5.0  # a trunk that is away may hold up the thread, but not who closes it
 
@@ -77,9 +77,14 @@ class Worker(Generic[Held]):
         """Whether it was closed."""
         return self._closed.is_set()
 
+    @property
+    def over(self) -> bool:
+        """Whether its thread has ended: what it was at may be touched in another one."""
+        return not self._thread.alive
+
     async def call(self, function: Callable[[Held], Result]) -> Result:
         """Call a function in the thread; errors as of :meth:`run`."""
-        return await self.run(_one_step(function))
+        return await self.run(one_step(function))
 
     async def run(self, job: Job[Held, Result]) -> Result:
         """Run a job in the thread.
@@ -110,7 +115,7 @@ class Worker(Generic[Held]):
         """Have a function called after what runs, unless it is closed; not waited for."""
         if not self.closed:
             never = threading.Event()  # also where it is closed before its turn
-            self._thread.start(_steps(_one_step(function), never, self._closed_error()))
+            self._thread.start(_steps(one_step(function), never, self._closed_error()))
 
     def end(self) -> None:
         """End the session, after what runs now."""
@@ -163,7 +168,9 @@ def _steps(
     return stepping
 
 
-def _one_step(function: Callable[[Held], Result]) -> Job[Held, Result]:
+def one_step(function: Callable[[Held], Result]) -> Job[Held, Result]:
+    """A job that calls a function, unless it is given up before."""
+
     def job(held: Held, _: Wanted) -> Generator[None, None, Result]:
         yield  # by now it may be given up
         return function(held)

@@ -536,10 +536,46 @@ def test_a_stream_that_is_closed_early_has_a_result(run, opened, expected) -> No
             unstarted = llm.stream(PROMPT)
             await unstarted.aclose()
             assert [piece async for piece in unstarted] == []
-            with pytest.raises(UsageError, match="has not ended"):
+            with pytest.raises(UsageError, match="before it began"):
                 _ = unstarted.result
+            with pytest.raises(UsageError, match="before it began"):
+                await unstarted.finish()
             again = await llm.generate(PROMPT, max_new_tokens=6)
             assert again.token_ids == expected.generate(PROMPT, max_new_tokens=6).token_ids
+
+    run(scenario)
+
+
+def test_what_was_said_is_there_after_the_generator_is_closed_as_well(run, opened) -> None:
+    async def scenario():
+        async with await opened() as llm:
+            stream = llm.stream(PROMPT, max_new_tokens=20)
+            said = [await anext(stream), await anext(stream)]
+            unstarted = llm.stream(PROMPT)
+        await stream.aclose()
+        assert (stream.result.text, stream.result.finish_reason) == ("".join(said), "cancelled")
+        await unstarted.aclose()
+        with pytest.raises(UsageError, match="before it began"):
+            _ = unstarted.result
+
+    run(scenario)
+
+
+def test_a_stream_whose_closing_is_cancelled_is_closed_all_the_same(run, opened, gate) -> None:
+    async def scenario():
+        async with await opened() as llm:
+            stream = llm.stream(PROMPT, max_new_tokens=20)
+            said = await anext(stream)
+            gate.close()
+            other = asyncio.create_task(llm.generate(OTHER, max_new_tokens=2))
+            await gate.until_held()
+            closing = asyncio.create_task(stream.aclose())
+            await asyncio.sleep(0)
+            await _cancel(closing)
+            gate.open()
+            await other
+            await llm.tokenize(PROMPT)  # comes after what was left to do
+            assert (stream.result.text, stream.result.finish_reason) == (said, "cancelled")
 
     run(scenario)
 
