@@ -19,6 +19,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from edge_runtime.given_numbers import finite_number, whole_number
 from lambda_split.bundle import GenerationDefaults
 from lambda_split.errors import LogitsInvalid, UsageError
 
@@ -68,30 +69,31 @@ class SamplingSettings:
         )
 
     def __post_init__(self) -> None:
-        _check_number("temperature", self.temperature, 0.0, math.inf)
-        _check_integer("top_k", self.top_k)
-        _check_number("top_p", self.top_p, 0.0, 1.0)
-        _check_number("min_p", self.min_p, 0.0, 1.0)
+        self._check_number("temperature", 0.0, math.inf)
+        self._check_integer("top_k")
+        self._check_number("top_p", 0.0, 1.0)
+        self._check_number("min_p", 0.0, 1.0)
         # Bounds that no one reaches on purpose and that keep penalized float32 logits finite.
-        _check_number("repetition_penalty", self.repetition_penalty, 1e-3, 1e3)
+        self._check_number("repetition_penalty", 1e-3, 1e3)
         if self.seed is not None:
-            _check_integer("seed", self.seed)
+            self._check_integer("seed")
+
+    def _check_number(self, name: str, low: float, high: float) -> None:
+        value = finite_number(name, getattr(self, name))
+        if not low <= value <= high:
+            wanted = f"at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
+            raise UsageError(f"{name} must be a finite number {wanted}, not {value!r}")
+        object.__setattr__(self, name, value)
+
+    def _check_integer(self, name: str) -> None:
+        object.__setattr__(self, name, _at_least_none(name, getattr(self, name)))
 
 
-def _check_number(name: str, value: object, low: float, high: float) -> None:
-    if (
-        not isinstance(value, int | float)
-        or isinstance(value, bool)
-        or not math.isfinite(value)
-        or not low <= value <= high
-    ):
-        wanted = f"at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
-        raise UsageError(f"{name} must be a finite number {wanted}, not {value!r}")
-
-
-def _check_integer(name: str, value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise UsageError(f"{name} must be a whole number of at least 0, not {value!r}")
+def _at_least_none(name: str, value: object) -> int:
+    number = whole_number(name, value)
+    if number < 0:
+        raise UsageError(f"{name} must be a whole number of at least 0, not {number}")
+    return number
 
 
 class Sampler:
@@ -107,11 +109,10 @@ class Sampler:
     """
 
     def __init__(self, settings: SamplingSettings, *, drawn: int = 0) -> None:
-        _check_integer("drawn", drawn)
         self.settings = settings
-        self.drawn = drawn
+        self.drawn = _at_least_none("drawn", drawn)
         stream = np.random.PCG64(settings.seed)
-        stream.advance(drawn)
+        stream.advance(self.drawn)
         self._random = np.random.Generator(stream)
 
     def sample(self, logits: _Floats, history: Sequence[int] | npt.NDArray[np.int64]) -> int:

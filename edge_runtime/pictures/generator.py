@@ -13,6 +13,7 @@ import numpy.typing as npt
 import lambda_split
 from edge_runtime.closing import Closing
 from edge_runtime.endpoint import Endpoint
+from edge_runtime.given_numbers import whole_number
 from edge_runtime.graph_session import RuntimeSettings
 from edge_runtime.notebook import Fact, card, plain
 from edge_runtime.pictures.blocks import BlockRunner, load_blocks
@@ -40,12 +41,26 @@ __all__ = ["DEFAULT_FORMAT", "ImageGenerator", "default_max_pixels"]
 
 DEFAULT_FORMAT = "fp16"
 _MAX_CONTEXT = 8192
+_MOST_LATENTS = (1 << 32) - 1  # that a hello can ask for
 Latents = npt.NDArray[np.float32]
 
 
 def default_max_pixels(manifest: ImageManifest) -> int:
     """The most pixels of all pictures at once where the caller does not say: four pictures'."""
     return 4 * manifest.latents.height * manifest.latents.width
+
+
+def _most_latents(max_pixels: int | None, manifest: ImageManifest) -> int:
+    """The latent positions of so many pixels."""
+    pixels = default_max_pixels(manifest)
+    if max_pixels is not None:
+        pixels = whole_number("max_pixels", max_pixels)
+    latents = -(-pixels // manifest.latents.scale_factor**2)
+    if not 1 <= latents <= _MOST_LATENTS:
+        raise UsageError(
+            f"max_pixels must be at least 1 and what a server can be asked for, not {pixels}"
+        )
+    return latents
 
 
 def _deep_runs(blocks: BlockRunner, meter: Meter) -> Callable[[PictureOrder], PictureRun]:
@@ -151,8 +166,7 @@ class ImageGenerator(Closing):
                 f"{format!r} codes differences, which the split 'deep' has not: take "
                 f"{format.removesuffix('-delta')!r}"
             )
-        pixels = max_pixels or default_max_pixels(manifest)
-        latents = -(-pixels // manifest.latents.scale_factor**2)
+        latents = _most_latents(max_pixels, manifest)
         settings = RuntimeSettings() if runtime is None else runtime
         policy = RetryPolicy() if retry is None else retry
         meter = Meter()
@@ -284,6 +298,9 @@ class ImageGenerator(Closing):
         check_spec(wanted, manifest)
         if self._denoiser.closed:
             raise UsageError("this ImageGenerator is closed: open another one")
+        previews = whole_number("preview_every", preview_every)
+        if previews < 0:
+            raise UsageError(f"preview_every must be at least 0, not {previews}")
         reading, began = self._meter.reading(), time.perf_counter()
         order = make_order(
             wanted,
@@ -303,5 +320,5 @@ class ImageGenerator(Closing):
             meter=self._meter,
             began=reading,
             encode_s=time.perf_counter() - began,
-            preview_every=preview_every,
+            preview_every=previews,
         )

@@ -52,8 +52,8 @@ def make_order(
             None.
 
     Raises:
-        UsageError: latents of another shape, a solver that is not known, or a prompt that is no
-            text.
+        UsageError: latents of another shape or that are no finite numbers, a solver that is not
+            known, or a prompt that is no text.
         SchedulerUnsupported: the scheduler cannot be followed.
         BundleError: a tokenizer or a graph fails.
     """
@@ -92,12 +92,26 @@ def make_order(
     trajectory = Trajectory.of(denoising, spec.images, shape)
     start = None
     if latents is not None:
-        if latents.shape != (spec.images, *shape):
-            raise UsageError(f"latents of shape {latents.shape}, not {(spec.images, *shape)}")
-        start = trajectory.solver.start(np.asarray(latents, np.float32))
+        start = trajectory.solver.start(_checked(latents, (spec.images, *shape)))
     form = TensorFormat(Base.FP32 if exact else Base.FP16)
     order = PictureOrder(settings, _joined(prompts), form, trajectory, start)
     return order if manifest.split == "whole" else _deep(order)
+
+
+def _checked(latents: Latents, shape: tuple[int, ...]) -> Latents:
+    """What a caller gives as noise, as float32."""
+    try:
+        given = np.asarray(latents)
+    except ValueError as error:  # lists of different lengths
+        raise UsageError(f"latents must be an array of shape {shape}") from error
+    if given.shape != shape:
+        raise UsageError(f"latents of shape {given.shape}, not {shape}")
+    if given.dtype.kind in "fiu":
+        with np.errstate(over="ignore"):  # infinite, then
+            noise = given.astype(np.float32)
+        if np.isfinite(noise).all():
+            return noise
+    raise UsageError("latents must be finite real numbers")
 
 
 def _deep(order: PictureOrder) -> PictureOrder:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import secrets
 from dataclasses import dataclass
 
+from edge_runtime.given_numbers import finite_number, whole_number
 from lambda_split.diffusion.scheduler_config import (
     SchedulerConfig,
     choose_solver,
@@ -39,6 +39,9 @@ class PictureSpec:
             ``lcm``; the model's own where None.
         synchronized: The trunk steps with what the device decodes (the default); otherwise with its
             own exact noise, and the two drift apart. With the split ``deep`` only the device steps.
+
+    Raises:
+        UsageError: a number is none. Whether a bundle can make it is seen when it is asked for.
     """
 
     steps: int = 25
@@ -50,6 +53,14 @@ class PictureSpec:
     images: int = 1
     solver: str | None = None
     synchronized: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "images", "height", "width", "seed"):
+            given = getattr(self, name)
+            if given is not None or name in {"steps", "images"}:
+                object.__setattr__(self, name, whole_number(name, given))
+        for name in ("guidance", "rescale"):
+            object.__setattr__(self, name, finite_number(name, getattr(self, name)))
 
     def size(self, manifest: ImageManifest) -> tuple[int, int]:
         """Height and width in pixels."""
@@ -77,7 +88,7 @@ def check_spec(spec: PictureSpec, manifest: ImageManifest) -> None:
         raise UsageError(f"from 1 to {MAX_IMAGES} images can be made at once")
     if spec.seed is not None and not 0 <= spec.seed <= _LARGEST_SEED:
         raise UsageError(f"seed must be from 0 to {_LARGEST_SEED}, not {spec.seed}")
-    if not (math.isfinite(spec.guidance) and 0 <= spec.guidance <= 1000):
+    if not 0 <= spec.guidance <= 1000:
         raise UsageError(f"guidance must be from 0 to 1000, not {spec.guidance}")
     if manifest.split == "deep" and not spec.synchronized:
         raise UsageError("with the split 'deep' only the device takes steps: nothing drifts apart")

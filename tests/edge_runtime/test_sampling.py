@@ -228,11 +228,24 @@ def test_logits_without_a_finite_maximum_are_refused(values, temperature):
         {"repetition_penalty": math.inf},
         {"seed": -1},
         {"seed": 0.5},
+        {"seed": True},
+        {"seed": np.array([1, 2])},
     ],
 )
 def test_settings_out_of_range_are_refused(values):
     with pytest.raises(UsageError, match=next(iter(values))):
         SamplingSettings(**values)
+
+
+def test_numpys_numbers_are_as_good_as_pythons():
+    given = SamplingSettings(seed=np.random.default_rng(1).integers(9), top_k=np.int32(4))
+    assert type(given.seed) is type(given.top_k) is int
+    assert type(SamplingSettings(temperature=np.float32(0.5)).temperature) is float
+    logits = np.arange(9, dtype=np.float32)
+    drawn = [
+        Sampler(SamplingSettings(1.0, seed=seed)).sample(logits, []) for seed in (np.int8(7), 7)
+    ]
+    assert drawn[0] == drawn[1]
 
 
 def test_a_sampler_cannot_have_drawn_less_than_nothing():

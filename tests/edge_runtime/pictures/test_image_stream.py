@@ -229,3 +229,10 @@ def test_latents_of_ones_own_are_scaled_and_sent(bundle) -> None:
     assert np.array_equal(order.start.sample, scaled)
     with pytest.raises(UsageError, match="latents of shape"):
         _order(bundle, PictureSpec(images=2), latents=noise)
+    shape = (1, *noise.shape[1:])
+    for wrong in (np.full(shape, np.nan), np.full(shape, 1e300), np.zeros(shape, complex)):
+        with pytest.raises(UsageError, match="finite real numbers"):
+            _order(bundle, PictureSpec(), latents=wrong)
+    for wrong in ([[1.0]], [[1.0], [2.0, 3.0]]):
+        with pytest.raises(UsageError, match="latents"):
+            _order(bundle, PictureSpec(), latents=wrong)

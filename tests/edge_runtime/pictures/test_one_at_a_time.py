@@ -102,3 +102,19 @@ def test_a_picture_after_one_that_was_given_up_does_not_wait_for_what_that_one_h
         painter.wait_while(lambda: True)
         painter.generate("a cat", spec=SPEC)
     assert slept == [0, 0]
+
+
+@pytest.mark.parametrize("pixels", [0, -5, 1.5, "many", 10**15])
+def test_a_size_that_no_server_can_be_asked_for_is_refused_before_it_is(bundle, pixels) -> None:
+    with hostile_server(serve_zeros) as server:
+        with pytest.raises(UsageError, match="max_pixels"):
+            ImageGenerator.open(bundle, server.url, max_pixels=pixels)
+        assert server.requests == 0
+
+
+@pytest.mark.parametrize("every", [-1, 1.5, "few"])
+def test_previews_come_after_a_number_of_steps_that_there_is(bundle, every) -> None:
+    with hostile_server(serve_zeros) as server, _open(bundle, server.url) as painter:
+        with pytest.raises(UsageError, match="preview_every"):
+            painter.stream("a cat", spec=SPEC, preview_every=every)
+        assert len(list(painter.stream("a cat", spec=SPEC, preview_every=np.int64(5)))) == 12

@@ -7,6 +7,7 @@ import json
 import math
 
 import msgspec
+import numpy as np
 import pytest
 
 from edge_runtime import PictureSpec
@@ -71,11 +72,29 @@ def test_what_is_allowed(manifest, allowed) -> None:
         {"rescale": -0.1},
         {"rescale": 1.1},
         {"rescale": math.nan},
+        {"steps": 2.5},
+        {"steps": "a"},
+        {"height": 16.0},
+        {"seed": 1.5},
+        {"seed": True},
+        {"images": None},
+        {"guidance": "strong"},
+        {"rescale": None},
     ],
 )
 def test_what_is_not(manifest, wrong) -> None:
     with pytest.raises(UsageError, match=next(iter(wrong))):
         check_spec(PictureSpec(**wrong), manifest)
+
+
+def test_numpys_numbers_are_as_good_as_pythons(manifest) -> None:
+    given = PictureSpec(
+        steps=np.int64(9), height=np.int32(16), seed=np.uint8(3), guidance=np.float32(2)
+    )
+    check_spec(given, manifest)
+    assert given == PictureSpec(steps=9, height=16, seed=3, guidance=2.0)
+    assert {type(given.steps), type(given.height), type(given.seed)} == {int}
+    assert type(given.guidance) is float
 
 
 def test_the_size_is_the_models_own_where_none_is_given(manifest) -> None:
