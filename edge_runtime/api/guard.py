@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import hmac
 import ipaddress
-import urllib.parse
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +17,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edge_runtime.api.failures import failure_of
+from edge_runtime.api.names import host_name
 from edge_runtime.api.responding import failure_response
 from lambda_split.errors import (
     ApiError,
@@ -73,7 +73,7 @@ class HostGuard:
     ) -> None:
         self._app = app
         self._own_origin = own_origin
-        self._hosts = frozenset(host.lower() for host in hosts)
+        self._hosts = frozenset(map(host_name, hosts))
         self._origins = frozenset(origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -96,10 +96,7 @@ class HostGuard:
         return own or origin in self._origins
 
     def _knows(self, host: str) -> bool:
-        try:
-            name = urllib.parse.urlsplit(f"//{host}").hostname or ""
-        except ValueError:
-            return False
+        name = host_name(host)
         return is_loopback(name) or name in self._hosts
 
 

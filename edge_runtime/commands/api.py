@@ -63,22 +63,25 @@ def run(args: argparse.Namespace) -> int:
     """Run the command.
 
     Raises:
-        UsageError: not as many addresses as bundles, or others can connect without a key.
+        UsageError: not as many addresses as bundles, a host or origin that no request has, or
+            others can connect without a key.
         AddressUnavailable: nothing can listen there.
         BundleError: a bundle is missing, altered or malformed.
     """
     # Here, so that --help needs no extra.
     from edge_runtime.api.app import make_app
     from edge_runtime.api.guard import Access
+    from edge_runtime.api.names import allowed_host, page_origin
     from edge_runtime.api.serving import check_exposure, listen, serve_app
 
     logging.basicConfig(level=args.log_level.upper(), stream=sys.stderr)
     key = None
     if args.api_key_file is not None:
         key = read_token_file(args.api_key_file, "--api-key-file")
+    hosts = tuple(map(allowed_host, args.allowed_host))
+    origins = tuple(map(page_origin, args.cors_origin))
     with listen(args.host, args.port) as listener:
         check_exposure(listener, args.host, has_key=key is not None, insecure=args.insecure)
-        access = Access(tuple(args.allowed_host), tuple(args.cors_origin), key)
-        app = make_app(read_sources(args), pool_limits(args), access)
+        app = make_app(read_sources(args), pool_limits(args), Access(hosts, origins, key))
         serve_app(app, listener, path="/v1")
     return 0

@@ -55,8 +55,8 @@ def run(args: argparse.Namespace) -> int:
     """Run the command.
 
     Raises:
-        UsageError: not as many addresses as bundles, two bundles of a kind, or others can connect
-            without a password.
+        UsageError: not as many addresses as bundles, two bundles of a kind, a host that no request
+            has, or others can connect without a password.
         AddressUnavailable: nothing can listen there.
         BundleError: a bundle is missing, altered or malformed.
     """
@@ -64,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
     # built on asks as well.
     os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1")
     # Here, so that --help needs no extra.
+    from edge_runtime.api.names import allowed_host
     from edge_runtime.api.serving import check_exposure, listen, serve_app
     from edge_runtime.ui.app import make_page_app
 
@@ -71,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
     password = None
     if args.password_file is not None:
         password = read_token_file(args.password_file, "--password-file")
+    hosts = tuple(map(allowed_host, args.allowed_host))
     with listen(args.host, args.port) as listener:
         check_exposure(
             listener,
@@ -83,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
             read_sources(args),
             pool_limits(args),
             codec=args.codec,
-            hosts=args.allowed_host,
+            hosts=hosts,
             password=password,
         )
         serve_app(page.app, listener, path="/", on_end=page.end)

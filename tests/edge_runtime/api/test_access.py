@@ -126,6 +126,8 @@ def test_no_log_has_texts_or_the_key(demo_bundle, trunk, tmp_path) -> None:
         (("--max-positions", "99999"), 2, "--max-positions"),
         (("--split", "3,3"), 2, "no split"),
         (("--api-key-file", "/nowhere"), 2, "--api-key-file"),
+        (("--allowed-host", "http://my.box"), 2, "--allowed-host"),
+        (("--cors-origin", "*"), 2, "--cors-origin"),
     ],
 )
 def test_what_cannot_be_served_is_told_at_once(demo_bundle, arguments, code, words) -> None:
