@@ -169,13 +169,14 @@ class KeyGuard:
 
     def __init__(self, app: ASGIApp, api_key: str | None) -> None:
         self._app = app
-        self._expected = None if api_key is None else f"Bearer {api_key}".encode()
+        self._expected = None if api_key is None else api_key.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer 401."""
         if scope["type"] == "http" and self._expected is not None:
-            given = Headers(scope=scope).get("authorization", "").encode("latin-1")
-            known = hmac.compare_digest(given, self._expected)
+            scheme, _, given = Headers(scope=scope).get("authorization", "").partition(" ")
+            known = hmac.compare_digest(given.strip().encode("latin-1"), self._expected)
+            known &= scheme.lower() == "bearer"  # in any case (RFC 9110, section 11.1)
             if not known and scope["path"] not in _OPEN_PATHS:
                 await failure_response(failure_of(KeyRefused()))(scope, receive, send)
                 return

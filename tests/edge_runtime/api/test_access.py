@@ -90,7 +90,9 @@ def test_the_key(guarded) -> None:
             client.models.list()
         assert caught.value.code == "invalid_api_key"
     assert ask(guarded.url).status == 401
-    assert ask(guarded.url, Authorization="Bearer schlüssel").status == 401
+    for wrong in ("Bearer schlüssel", "Bearer", "Bearer ", "secret-key", "Basic secret-key"):
+        assert ask(guarded.url, Authorization=wrong).status == 401
+    assert ask(guarded.url, Authorization="bearer secret-key").status == 200
     assert ask(guarded.url, path="/health").status == 200
     assert "secret-key" not in guarded.log()
 
