@@ -10,11 +10,21 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from edge_runtime.given_numbers import finite_number
 from lambda_split.errors import UsageError
 
 __all__ = ["RetryPolicy", "retry_after_s"]
 
 _LONGEST_WISH_S = 3600  # what a server's header may ask for
+# What clocks, sockets and powers take on any system: decades, and of timeouts a week and more.
+_MOST = {
+    "first_delay_s": 1_000_000_000,
+    "factor": 1000,
+    "max_delay_s": 1_000_000_000,
+    "give_up_after_s": 1_000_000_000,
+    "connect_timeout_s": 1_000_000,
+    "reply_timeout_s": 1_000_000,
+}
 _UNSTATED_WISH_S = 1  # where it does not say, or not in a way that can be read
 
 
@@ -36,7 +46,8 @@ class RetryPolicy:
             the trunk needs for one chunk: a slower reply would be asked for again and again.
 
     Raises:
-        UsageError: a value that is not finite, or is out of range.
+        UsageError: a value that is no finite number, or out of range: times of at most a billion
+            seconds, timeouts of a million, a factor of a thousand.
     """
 
     first_delay_s: float = 0.05
@@ -48,9 +59,11 @@ class RetryPolicy:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if not math.isfinite(value) or value < 0:
-                raise UsageError(f"{field.name} must be a finite number of at least 0, not {value}")
+            value = finite_number(field.name, getattr(self, field.name))
+            most = _MOST[field.name]
+            if not 0 <= value <= most:
+                raise UsageError(f"{field.name} must be from 0 to {most:,}, not {value:g}")
+            object.__setattr__(self, field.name, value)
         if not (self.factor >= 1 and self.connect_timeout_s > 0 and self.reply_timeout_s > 0):
             raise UsageError("factor must be at least 1, and timeouts longer than 0 s")
 

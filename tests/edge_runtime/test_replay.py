@@ -146,10 +146,15 @@ def test_a_date_to_retry_after() -> None:
         {"max_delay_s": float("inf")},
         {"connect_timeout_s": 0},
         {"reply_timeout_s": 0},
+        {"reply_timeout_s": 1e10},
+        {"connect_timeout_s": 1e10},
+        {"give_up_after_s": 1e13},
+        {"factor": 1e10},
+        {"max_delay_s": "long"},
     ],
 )
 def test_a_policy_that_makes_no_sense_is_refused(wrong) -> None:
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match=f"{next(iter(wrong))}|timeouts longer"):
         RetryPolicy(**wrong)
 
 
