@@ -19,12 +19,16 @@ _STOP_S = 10.0
 
 @contextlib.contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP unwind the stack as Ctrl-C does, so that no child is left behind."""
+    """SIGTERM and SIGHUP unwind the stack as Ctrl-C does, so that no child is left behind.
+
+    One that was ignored before stays so: who starts a command with ``nohup`` wants it to go on.
+    """
 
     def end(number: int, _frame: FrameType | None) -> None:
         sys.exit(128 + number)
 
-    numbers = (signal.SIGTERM, signal.SIGHUP)
+    both = (signal.SIGTERM, signal.SIGHUP)
+    numbers = [number for number in both if signal.getsignal(number) is not signal.SIG_IGN]
     before = [signal.signal(number, end) for number in numbers]
     try:
         yield
