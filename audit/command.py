@@ -23,8 +23,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import pathlib
 import sys
+import tempfile
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -94,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
     with_text, with_pictures = not pipeline, pipeline or args.model is None
     refuse_unused(args, text=with_text, pictures=with_pictures)
     plan = picture_plan(args) if with_pictures else None  # what is wrong with it is told at once
-    if (args.out / "results.json").exists() and not args.overwrite:
+    if os.path.lexists(args.out / "results.json") and not args.overwrite:
         raise UsageError(f"{args.out} holds a report already: name another --out, or --overwrite")
     if args.threads is not None:
         torch.set_num_threads(args.threads)
@@ -110,7 +112,11 @@ def run(args: argparse.Namespace) -> int:
                 write_report(args.out, AuditResults(text=text))
             pictures = _audit_pictures(args.model or DEMO_IMAGE, plan)
             results = AuditResults(text=text, pictures=pictures)
-        page = write_report(args.out, results)
+        try:
+            page = write_report(args.out, results)
+        except OutputNotWritable:  # the disk has filled up meanwhile: what took hours is not lost
+            sys.stdout.write(as_markdown(results))
+            raise
     sys.stdout.write(as_markdown(results))
     sys.stdout.write(f"\nreport: {page}\n")
     return 130 if stopped else 0
@@ -118,13 +124,19 @@ def run(args: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _report_folder(folder: pathlib.Path) -> Iterator[None]:
-    """Make a folder, before hours of work are for nothing; gone again where it stays empty."""
-    made = [one for one in (folder, *folder.parents) if not one.exists()]
+    """Make a folder, before hours of work are for nothing; gone again where it stays empty.
+
+    Raises:
+        OutputNotWritable: it cannot be made, or nothing in it.
+    """
+    made = [one for one in (folder, *folder.parents) if not os.path.lexists(one)]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputNotWritable(str(folder), error.strerror or str(error)) from error
-    try:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass  # it can be written, too
+        except OSError as error:
+            raise OutputNotWritable(str(folder), error.strerror or str(error)) from error
         yield
     finally:
         with contextlib.suppress(OSError):  # it is not empty

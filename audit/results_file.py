@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pathlib
-import tempfile
 
 import msgspec
 
@@ -71,14 +70,13 @@ def write_whole(path: pathlib.Path, content: bytes) -> None:
     Raises:
         OutputNotWritable: the disk is full, or there is no permission.
     """
-    written: pathlib.Path | None = None
+    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
-            written = pathlib.Path(file.name)
-            file.write(content)
-        written.chmod(0o644)
-        written.replace(path)
+        try:
+            temporary.write_bytes(content)
+            temporary.replace(path)
+        except BaseException:  # a full disk, or Ctrl-C
+            temporary.unlink(missing_ok=True)
+            raise
     except OSError as error:
-        if written is not None:
-            written.unlink(missing_ok=True)
         raise OutputNotWritable(str(path), error.strerror or str(error)) from error

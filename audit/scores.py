@@ -57,9 +57,14 @@ def estimate(scores: Sequence[Score], seed: int = 0) -> Estimate:
     """The share over all texts, and its bootstrap interval over texts.
 
     Args:
-        scores: One for each text; at least one token in all counts.
+        scores: One for each text.
         seed: Of the resampling.
+
+    Returns:
+        The share; 0 where no token of any text counts.
     """
+    if not any(one.total for one in scores):
+        return Estimate(0.0, 0.0, 0.0)
     right = np.array([one.right for one in scores], dtype=np.float64)
     total = np.array([one.total for one in scores], dtype=np.float64)
     chosen = np.random.default_rng(seed).integers(len(scores), size=(_RESAMPLED, len(scores)))

@@ -77,7 +77,8 @@ def audit_text(
                 raise
             left_out = [one.name for one in todo[number:]]
             break
-        findings += found
+        # Of replies that are nothing but special tokens there is nothing to find.
+        findings += [one for one in found if one.tokens]
         costs += cost
         done += job.weight
     progress("done", 1.0)

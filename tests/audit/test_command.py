@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
+import pathlib
 
 import pytest
 
@@ -16,11 +18,14 @@ from audit.command import add_arguments
 from audit.defending.noise import Defence
 from audit.picture_plan import PicturePlan
 from audit.pictures import WHOLE_FORMATS
-from audit.results_file import read_results
+from audit.reporting.markdown import as_markdown
+from audit.results_file import AuditResults, read_results
 from audit.text_plan import TextPlan, default_splits
 from lambda_split.arguments import split_pair
 from lambda_split.cli import main
+from lambda_split.errors import OutputNotWritable
 from lambda_split.split import Split
+from tests.audit.some_results import SAMPLE
 from tests.tiny_models import save_tiny
 from tests.tiny_pipelines import save_tiny_pipeline
 
@@ -200,6 +205,23 @@ def test_a_place_that_is_a_file(tmp_path, capsys) -> None:
     assert "file" in capsys.readouterr().err
 
 
+def test_a_folder_that_cannot_be_written_is_told_before_any_work(
+    tmp_path, capsys, monkeypatch
+) -> None:
+    assert main(["audit", "demo", "--out", str(tmp_path / ("x" * 300))]) == 1
+    assert "File name too long" in capsys.readouterr().err
+
+    def refuse(*_arguments: object, **_more: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    assert main(["audit", "demo", "--out", str(tmp_path / "out")]) == 1
+    told = capsys.readouterr().err
+    assert f"cannot write {tmp_path / 'out'}: Permission denied" in told
+    assert "reading the model" not in told
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_forms_of_arguments() -> None:
     assert split_pair("4,2") == Split(4, 2)
     assert defence("d_chi:0.5") == Defence("d_chi", 0.5)
@@ -224,3 +246,15 @@ def test_a_report_is_not_replaced_unasked(tmp_path, capsys) -> None:
     assert main(["audit", "demo", "--out", str(tmp_path)]) == 2
     assert "holds a report already" in capsys.readouterr().err
     assert (tmp_path / "results.json").read_text() == "{}"
+
+
+def test_a_disk_that_fills_up_meanwhile_costs_the_files_only(tmp_path, capsys, monkeypatch) -> None:
+    def full(folder: pathlib.Path, _results: object) -> None:
+        raise OutputNotWritable(str(folder), "No space left on device")
+
+    monkeypatch.setattr("audit.command._audit_text", lambda _args: SAMPLE)
+    monkeypatch.setattr("audit.reporting.writing.write_report", full)
+    assert main(["audit", "demo", "--out", str(tmp_path)]) == 1
+    printed = capsys.readouterr()
+    assert "No space left on device" in printed.err
+    assert printed.out == as_markdown(AuditResults(text=SAMPLE))

@@ -27,6 +27,10 @@ def test_equal_texts_leave_no_doubt() -> None:
     assert estimate([Score(3, 4)] * 5) == Estimate(0.75, 0.75, 0.75)
 
 
+def test_where_nothing_counts_there_is_no_share() -> None:
+    assert estimate([Score(0, 0)] * 2) == Estimate(0.0, 0.0, 0.0)
+
+
 def test_bleu_of_the_same_and_of_something_else() -> None:
     text = "the quick brown fox jumps over the lazy dog"
     assert round(bleu([text], [text])) == 100
