@@ -8,6 +8,7 @@ process holds what a real device would, so that its memory is a device's: never 
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from typing import Protocol
 
@@ -46,12 +47,19 @@ def main() -> int:
     """Carry out orders until there are no more."""
     try:
         with contextlib.ExitStack() as stack:
-            device = _open(msgspec.json.decode(sys.stdin.readline(), type=Device), stack)
+            setup = sys.stdin.readline()
+            if not setup:
+                return 0  # whoever started it was ended in that moment
+            device = _open(msgspec.json.decode(setup, type=Device), stack)
             _answer(Ready())
             for line in sys.stdin:
                 _answer(device.generate(msgspec.json.decode(line, type=Generate)))
     except LambdaSplitError as error:
         sys.stderr.write(f"lambda-split: {error}\n")
+        return 1
+    except BrokenPipeError:
+        # Whoever started it is gone. Point stdout elsewhere for the interpreter's flush at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return 0
 

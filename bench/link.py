@@ -43,12 +43,13 @@ from dataclasses import dataclass
 
 from bench.link_settings import LinkSettings
 from lambda_split.commands.processes import running
-from lambda_split.errors import ProcessFailed, UsageError
+from lambda_split.errors import AddressUnavailable, ProcessFailed, UsageError
 
 __all__ = ["EmulatedLink", "Traffic", "emulated_link"]
 
 _NAME = "the emulated link"
 _LAST_PORT = 65535
+_STALL = r"[0-9]{1,6}(\.[0-9]{1,9})?"  # seconds
 
 _PACKET_S = 0.001  # of the rate: what is delayed as one
 _PACKET_BYTES = (1448, 64 * 1024)  # at least a TCP segment
@@ -261,7 +262,7 @@ class EmulatedLink:
 
     def stall(self, seconds: float) -> None:
         """Let nothing leave for a while."""
-        self._tell(f"stall {seconds}")
+        self._tell(f"stall {seconds:.6f}")
 
     def cut(self) -> None:
         """Lose all connections."""
@@ -325,13 +326,18 @@ def _address(text: str) -> tuple[str, int]:
 
 def _obey(proxy: _Proxy) -> None:
     for line in sys.stdin:
-        command, *arguments = line.split()
-        if command == "stall":
-            proxy.stall(float(arguments[0]))
-        elif command == "cut":
-            proxy.cut()
-        elif command == "count":
-            _say("carried {} {}".format(*proxy.carried()))
+        match line.split():
+            case []:
+                pass
+            case ["stall", seconds] if re.fullmatch(_STALL, seconds):
+                proxy.stall(float(seconds))
+            case ["cut"]:
+                proxy.cut()
+            case ["count"]:
+                _say("carried {} {}".format(*proxy.carried()))
+            case _:
+                told = f"{line.strip()!r} is none of: stall SECONDS, cut, count\n"
+                sys.stderr.write(told)
 
 
 def _say(line: str) -> None:
@@ -359,7 +365,14 @@ def main() -> int:
         settings = LinkSettings.parse(args.link)
     except UsageError as error:
         parser.error(str(error))
-    with socket.create_server(args.listen) as listener:
+    try:
+        listener = socket.create_server(args.listen)
+    except OSError as error:
+        host, port = args.listen
+        told = AddressUnavailable(f"{host}:{port}", error.strerror or str(error))
+        sys.stderr.write(f"bench.link: {told}\n")
+        return 1
+    with listener, contextlib.suppress(KeyboardInterrupt):
         host, port = listener.getsockname()[:2]
         proxy = _Proxy(listener, args.to, settings)
         _start(proxy.run)

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import signal
 import socket
 import subprocess
 import sys
@@ -175,3 +176,47 @@ def test_wrong_use_is_2(arguments, complaint):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert complaint in done.stderr
+
+
+@contextlib.contextmanager
+def _by_hand(*arguments):
+    """A link as somebody starts it in a terminal; said where it listens."""
+    command = [sys.executable, "-m", "bench.link", *arguments]
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(command, text=True, **pipes) as process:
+        try:
+            assert process.stdout.readline().startswith("listening on 127.0.0.1:")
+            yield process
+        finally:
+            process.kill()
+
+
+def test_who_types_something_else_is_told_and_the_link_goes_on():
+    with _by_hand("--to", "127.0.0.1:1") as process:
+        told = process.communicate("\nstall x\nstall nan\nstall\nfly\ncount\n")
+        assert process.returncode == 0
+    assert told[0] == "carried 0 0\n"
+    assert told[1].splitlines() == [
+        f"{words!r} is none of: stall SECONDS, cut, count"
+        for words in ("stall x", "stall nan", "stall", "fly")
+    ]
+
+
+def test_ctrl_c_ends_it_quietly():
+    with _by_hand("--to", "127.0.0.1:1") as process:
+        process.stdin.write("count\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "carried 0 0\n"
+        process.send_signal(signal.SIGINT)
+        assert process.communicate()[1] == ""
+        assert process.returncode == 0
+
+
+def test_a_port_that_is_taken_is_told():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        command = [sys.executable, "-m", "bench.link", "--listen", address, "--to", "127.0.0.1:1"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"bench.link: cannot listen on {address}: Address already in use")
+    assert done.stderr.count("\n") == 1
