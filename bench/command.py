@@ -35,7 +35,6 @@ from lambda_split.errors import MissingExtra
 __all__ = ["add_arguments", "run"]
 
 _Item = TypeVar("_Item")
-_DEPTHS = (1, 4, 8)
 _NEEDED = ("torch", "transformers", "onnxscript", "psutil", "matplotlib", "tqdm")
 
 
@@ -67,10 +66,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--splits",
         type=_listed(non_negative),
-        default=_DEPTHS,
         metavar="LIST",
         help="layers on each side of the trunk, with commas; fewer where the model has fewer "
-        "(default: 1,4,8)",
+        "(default: 1,4,8; with --bundle its own splits)",
     )
     what.add_argument(
         "--link",
@@ -108,14 +106,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument(
         "--weights",
         choices=get_args(WeightFormat),
-        default="int4",
-        help="format of what runs on the device (default: %(default)s)",
+        help="format of what runs on the device (default: int4; with --bundle its own)",
     )
     how.add_argument(
         "--dtype",
         choices=get_args(Dtype),
-        default="auto",
-        help="of what runs in the cloud; auto is float32 on CPUs (default: %(default)s)",
+        help="of what runs in the cloud; auto is float32 on CPUs (default: auto; with --url what "
+        "the server has)",
     )
     how.add_argument(
         "--codec",
@@ -127,7 +124,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--threads",
         type=positive,
         metavar="N",
-        help="CPU threads of the device, and of the server (default: each one's own choice)",
+        help="CPU threads of the device, and of a server of this command's (default: each one's "
+        "own choice)",
     )
     parser.add_argument(
         "--out",
@@ -156,7 +154,10 @@ def run(args: argparse.Namespace) -> int:
         with ended_by_signals():
             shown, path = run_benchmark(request)
     except KeyboardInterrupt:
-        sys.stderr.write("\nwhat is finished is stored: the same command goes on from there\n")
+        without = " without --restart" if request.restart else ""
+        sys.stderr.write(
+            f"\nwhat is finished is stored: the same command{without} goes on from there\n"
+        )
         raise
     sys.stdout.write(f"{shown}\nreport: {path}\n")
     return 0

@@ -48,6 +48,12 @@ class Server:
         parts = urllib.parse.urlsplit(self.url)
         return parts.hostname or "", parts.port or 80
 
+    @property
+    def path(self) -> str:
+        """What stands behind them, and a proxy may go by."""
+        parts = urllib.parse.urlsplit(self.url)
+        return f"{parts.path}?{parts.query}" if parts.query else parts.path
+
 
 @dataclass(frozen=True)
 class Ground:
@@ -108,10 +114,11 @@ class _Lane:
 
 
 def _lane(case: Case, ground: Ground, server: Server | None, stack: contextlib.ExitStack) -> _Lane:
-    link = None
+    link, path = None, ""
     if server is not None and case.link is not None:
+        path = server.path
         link = stack.enter_context(emulated_link(server.address, case.link.description))
-    device = stack.enter_context(device_process(_device(case, ground, link)))
+    device = stack.enter_context(device_process(_device(case, ground, link, path)))
     counter = _Counter(link)
     return _Lane(case, device, counter, counter.since_last())
 
@@ -209,7 +216,7 @@ class _Counter:
         return Bytes(carried.up - last.up, carried.down - last.down)
 
 
-def _device(case: Case, ground: Ground, link: EmulatedLink | None) -> Device:
+def _device(case: Case, ground: Ground, link: EmulatedLink | None, path: str) -> Device:
     settings = ground.settings
     positions = settings.prompt_tokens + settings.max_new_tokens
     if case.growth:
@@ -223,7 +230,7 @@ def _device(case: Case, ground: Ground, link: EmulatedLink | None) -> Device:
             max_positions=positions,
             threads=settings.threads,
         )
-    url = f"ws://{link.address[0]}:{link.address[1]}"
+    url = f"ws://{link.address[0]}:{link.address[1]}{path}"
     if case.split is None:
         return CloudOnly(url=url)
     return SplitEnds(

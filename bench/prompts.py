@@ -29,8 +29,11 @@ class BenchPrompt(msgspec.Struct, frozen=True):
     decode: Callable[[Sequence[int]], str]
 
     def text(self, tokens: int) -> str:
-        """The first tokens as text; a tokenizer may make one or two more or fewer of it again."""
-        return self.decode(self.token_ids[:tokens])
+        """The first tokens as text, never empty where they are a start token only.
+
+        A tokenizer may make one or two more or fewer of it again.
+        """
+        return self.decode(self.token_ids[:tokens]) or _TEXT.split()[0]
 
 
 def make_prompt(

@@ -16,10 +16,12 @@ from bench.tables import (
     traffic_table,
 )
 from lambda_split.counting import counted
+from lambda_split.errors import OutputNotWritable
 
-__all__ = ["REPORT_NAME", "report", "write_report"]
+__all__ = ["REPORT_NAME", "remove_report", "report", "write_report"]
 
 REPORT_NAME = "report.md"
+_PICTURES = ("speed.png", "latency.png", "growth.png")
 _FRAMING = 28 + 8  # bytes: the frame's header, and WebSocket's with its mask
 
 
@@ -58,26 +60,51 @@ def write_report(results: Results, folder: pathlib.Path) -> pathlib.Path:
     from bench.plots import draw_growth, draw_latency, draw_speed
 
     path = folder / REPORT_NAME
+    speed, latency, growth = (folder / name for name in _PICTURES)
     if results.measurements:
-        draw_speed(results.measurements, folder / "speed.png")
-        draw_latency(results.measurements, folder / "latency.png")
+        draw_speed(results.measurements, speed)
+        draw_latency(results.measurements, latency)
     if results.growths:
-        draw_growth(results.growths, folder / "growth.png")
+        draw_growth(results.growths, growth)
     write_whole(path, report(results).encode())
     return path
+
+
+def remove_report(folder: pathlib.Path) -> None:
+    """Remove a report and its pictures, which would tell of other results than the folder has.
+
+    Raises:
+        OutputNotWritable: one of them cannot be removed.
+    """
+    for name in (REPORT_NAME, *_PICTURES):
+        try:
+            (folder / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputNotWritable(str(folder / name), error.strerror or str(error)) from error
 
 
 def _title(results: Results) -> str:
     model, settings = results.model, results.settings
     threads = "its own choice of" if settings.threads is None else str(settings.threads)
+    if settings.server == "own":
+        cloud = f"{settings.dtype} in PyTorch"
+        threads = f"{threads} threads each"
+        where = f"Machine: {results.machine}. Device, link and server are processes of it."
+    else:
+        cloud = "a server that was there already"
+        threads = f"{threads} threads on the device"
+        where = (
+            f"Machine: {results.machine}. Device and link are processes of it; what lies between "
+            "it and the server comes on top of each link."
+        )
     links = "".join(f"- {link.name}: {link.description or 'nothing is slowed down'}\n"
                     for link in settings.links)  # fmt: skip
     return (
         f"# What splitting {model.id} costs\n"
         f"Width {model.hidden_size}, {model.layer_count} layers. On the device: "
-        f"{settings.weights} weights under onnxruntime; in the cloud: {settings.dtype} in PyTorch; "
-        f"{settings.codec} on the wire; {threads} threads each.\n\n"
-        f"Machine: {results.machine}. Device, link and server are processes of it.\n\n"
+        f"{settings.weights} weights under onnxruntime; in the cloud: {cloud}; "
+        f"{settings.codec} on the wire; {threads}.\n\n"
+        f"{where}\n\n"
         f"Links (emulated; loopback goes through the same proxy):\n\n{links}"
     )
 

@@ -16,6 +16,7 @@ from lambda_split.split import Split
 __all__ = ["Request", "settings_for"]
 
 _DEMO = "demo"
+_DEPTHS = (1, 4, 8)
 _MOST_CONTEXT = 4096  # unless more is asked for: sending everything again grows with its square
 
 
@@ -32,14 +33,14 @@ class Request:
     url: str | None = None
     token_file: str | None = None
     modes: tuple[Mode, ...] | None = None
-    depths: tuple[int, ...]
+    depths: tuple[int, ...] | None = None
     links: tuple[Link, ...]
     prompt_tokens: int
     max_new_tokens: int
     repetitions: int
     max_context: int | None = None
-    weights: WeightFormat
-    dtype: Dtype
+    weights: WeightFormat | None = None
+    dtype: Dtype | None = None
     codec: WireCodec
     threads: int | None = None
     out: pathlib.Path
@@ -63,6 +64,13 @@ class Request:
             )
         if self.modes is not None and not set(self.modes) <= {"split", "split-everything"}:
             raise UsageError("with --bundle and --url, --modes can be split and split-everything")
+        for name, value, whose in (
+            ("--splits", self.depths, "the bundle's own splits are measured"),
+            ("--weights", self.weights, "the bundle has its own"),
+            ("--dtype", self.dtype, "the server has its own"),
+        ):
+            if value is not None:
+                raise UsageError(f"{name} is not for --bundle and --url: {whose}")
 
     @property
     def checkpoint(self) -> str:
@@ -98,7 +106,8 @@ def settings_for(
         modes = MODES if given is None else ("split", "split-everything")
     splits: tuple[Split, ...] = ()
     if {"split", "split-everything"} & set(modes):
-        splits = symmetric_splits(request.depths, model.layer_count) if given is None else given[0]
+        depths = request.depths or _DEPTHS
+        splits = symmetric_splits(depths, model.layer_count) if given is None else given[0]
     else:
         context = 0  # the table of growth is of splits
     return BenchSettings(
@@ -110,8 +119,8 @@ def settings_for(
         max_new_tokens=request.max_new_tokens,
         repetitions=request.repetitions,
         max_context=context,
-        dtype=request.dtype,
-        weights=request.weights if given is None else given[1],
+        dtype=request.dtype or "auto",
+        weights=(request.weights or "int4") if given is None else given[1],
         codec=request.codec,
         threads=request.threads,
     )

@@ -17,7 +17,7 @@ from bench.measuring import Ground, Server, measure
 from bench.plan import edge_splits, estimate_s, plan
 from bench.progress import BenchProgress, ExportStages
 from bench.prompts import make_prompt
-from bench.report import report, write_report
+from bench.report import remove_report, report, write_report
 from bench.request import Request, settings_for
 from bench.serving import Service, serve, service_of
 from bench.settings import BenchSettings
@@ -65,6 +65,7 @@ def run_benchmark(request: Request) -> tuple[str, pathlib.Path]:
     work = request.out / _WORK
     if request.restart:
         shutil.rmtree(work, ignore_errors=True)
+        remove_report(request.out)
     missing = [case for case in plan(settings) if case not in store.results.finished]
     if missing:
         _measure_all(missing, _Bench(request, source, settings, store, work))
@@ -121,7 +122,11 @@ def _export(splits: Sequence[Split], bench: _Bench, stages: ExportStages) -> Non
     """Export a bundle of all splits, unless there is one already: then it is whole."""
     if bench.work.exists():
         try:
-            if set(splits) <= set(load_bundle(bench.work, check_contents=False).manifest.choices):
+            manifest = load_bundle(bench.work, check_contents=False).manifest
+            # Of another model where somebody has removed the results and nothing else.
+            same = manifest.model.fingerprint == bench.source.model.fingerprint
+            same = same and manifest.graphs["head"].weights == bench.settings.weights
+            if same and set(splits) <= set(manifest.choices):
                 return
         except BundleError:
             pass  # it is made anew

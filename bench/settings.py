@@ -29,10 +29,10 @@ class BenchSettings(msgspec.Struct, frozen=True, kw_only=True):
         repetitions: Generations of each case, after a short one that warms up.
         max_context: Up to how many positions the context grows in the table of its cost; 0 leaves
             the table out.
-        dtype: Of what runs in the cloud.
+        dtype: Of what runs in the cloud; ``auto``, and not known, where that is somebody else's.
         weights: Format of what runs on the device.
         codec: How hidden states cross the wire.
-        threads: CPU threads of each side; its own choice where None.
+        threads: CPU threads of each side that is this program's; its own choice where None.
     """
 
     server: Literal["own", "given"]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from bench.request import Request
 from bench.results import Model
+from edge_runtime.endpoint import Endpoint
 from edge_runtime.tokenizer import Tokenizer
 from lambda_split.arguments import read_token_file
 from lambda_split.bundle import WeightFormat, load_bundle
@@ -43,27 +44,28 @@ def open_source(request: Request) -> Source:
     Raises:
         CheckpointError: the checkpoint cannot be read.
         BundleError: the bundle cannot be read.
-        UsageError: it is no language model, or the token's file holds none.
+        UsageError: it is no language model, the token's file holds none, or the address is none.
         ServerUnreachable: nobody listens at the address.
     """
     if request.bundle is None:
         return _checkpoint(request.checkpoint)
     source = _bundle(request.bundle)
-    if request.token_file is not None:
-        read_token_file(request.token_file)
+    token = None if request.token_file is None else read_token_file(request.token_file)
     if request.url is not None:
+        # The device only ever sees the emulated link: what is wrong with the address, and a token
+        # that crosses a network unencrypted, would be told by nobody.
+        Endpoint(request.url, token)
         _check_reachable(request.url)
     return source
 
 
 def _check_reachable(url: str) -> None:
-    """The device only ever sees the emulated link, whose address would tell nobody anything."""
     parts = urllib.parse.urlsplit(url)
     try:
         address = (parts.hostname or "", parts.port or 80)
         with socket.create_connection(address, timeout=_CONNECT_S):
             pass
-    except (OSError, ValueError) as error:  # ValueError: a port that is none
+    except OSError as error:
         raise ServerUnreachable(url, str(error)) from error
 
 

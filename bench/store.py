@@ -56,8 +56,7 @@ class Store:
         """
         wanted = Results(settings=settings, machine=machine, model=model)
         path = folder / RESULTS_NAME
-        if path.exists() and not restart:
-            found = _read(path)
+        if not restart and (found := _read(path)) is not None:
             _check_same(path, found, wanted)
             return cls(folder, found)
         try:
@@ -84,18 +83,22 @@ class Store:
 
 
 def write_whole(path: pathlib.Path, raw: bytes) -> None:
-    """Write a file so that it is whole or as it was.
+    """Write a file so that it is whole or as it was, and nothing else is left.
 
     Raises:
         OutputNotWritable: it cannot be written.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with temporary.open("wb") as file:
-            file.write(raw)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        try:
+            with temporary.open("wb") as file:
+                file.write(raw)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:  # a full disk, or Ctrl-C
+            temporary.unlink(missing_ok=True)
+            raise
     except OSError as error:
         raise OutputNotWritable(str(path), error.strerror or str(error)) from error
 
@@ -104,12 +107,15 @@ class _Version(msgspec.Struct):
     schema: int
 
 
-def _read(path: pathlib.Path) -> Results:
+def _read(path: pathlib.Path) -> Results | None:
+    """What a file holds; None where there is none."""
     try:
         raw = path.read_bytes()
         schema = msgspec.json.decode(raw, type=_Version).schema
         if schema == SCHEMA:
             return msgspec.json.decode(raw, type=Results)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -11,6 +11,8 @@ import time
 
 import pytest
 
+from lambda_split.cli import main
+
 BENCH = [sys.executable, "-m", "lambda_split.cli", "bench"]
 SMALL = [
     *("--prompt-tokens", "8", "--max-new-tokens", "4", "--repetitions", "2"),
@@ -81,6 +83,18 @@ def test_it_is_ended_goes_on_and_reports(tmp_path) -> None:
     assert "## Predicted" in report
     assert str(tmp_path) not in report
     assert str(pathlib.Path.home()) not in (out / "results.json").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "how"), [((), "the same command"), (("--restart",), "without --restart")]
+)
+def test_who_ends_it_is_told_how_it_goes_on(tmp_path, monkeypatch, capsys, arguments, how) -> None:
+    def end(_request: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bench.running.run_benchmark", end)
+    assert main(["bench", "--out", str(tmp_path), *arguments]) == 130
+    assert f"{how} goes on from there" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

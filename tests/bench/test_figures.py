@@ -11,7 +11,7 @@ from bench.orders import Cost
 from bench.parts import token_parts
 from bench.prediction import link_s, predict, predictions
 from bench.progress import BenchProgress, ExportStages, remaining_s
-from bench.report import report, write_report
+from bench.report import remove_report, report, write_report
 from bench.results import Bytes
 from bench.spread import Spread
 from bench.tables import (
@@ -25,7 +25,7 @@ from bench.tables import (
 )
 from bench.traffic import hidden_bytes, overhead, positions_crossing
 from lambda_split.split import Split
-from tests.bench.figures import LAN, MOBILE, growth, measurement, results, run
+from tests.bench.figures import LAN, MOBILE, growth, measurement, results, run, settings
 
 
 def test_the_middle_and_how_far_apart():
@@ -176,3 +176,16 @@ def test_the_report_has_a_section_for_what_was_measured(tmp_path):
     alone = report(results(measurement(LOOPBACK)))
     assert "Predicted" not in alone
     assert "context grows" not in alone
+    remove_report(tmp_path)
+    remove_report(tmp_path)  # there may be none
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_of_a_server_that_was_there_already_the_report_says_what_is_known():
+    own = results(measurement())
+    given = msgspec.structs.replace(own, settings=settings(server="given", dtype="auto"))
+    assert "in the cloud: float32 in PyTorch; fp16 on the wire" in report(own)
+    assert "Device, link and server are processes of it." in report(own)
+    assert "in the cloud: a server that was there already; fp16 on the wire" in report(given)
+    assert "Device and link are processes of it; what lies between it and the" in report(given)
+    assert "its own choice of threads on the device." in report(given)

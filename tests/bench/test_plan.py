@@ -17,13 +17,10 @@ from tests.bench.figures import LAN, MOBILE, MODEL, settings
 def _request(**changes):
     return Request(
         **{
-            "depths": (1, 4, 8),
             "links": LINKS,
             "prompt_tokens": 32,
             "max_new_tokens": 32,
             "repetitions": 5,
-            "weights": "int4",
-            "dtype": "auto",
             "codec": "fp16",
             "out": pathlib.Path("somewhere"),
             **changes,
@@ -146,6 +143,7 @@ def test_settings_follow_from_the_model():
     assert found.modes == MODES
     assert found.splits == (Split(1, 1), Split(3, 3))
     assert (found.server, found.weights, found.max_context) == ("own", "int4", 1024)
+    assert found.dtype == "auto"
 
 
 def test_a_bundle_brings_its_splits_and_weights():
@@ -173,6 +171,18 @@ def test_without_a_split_no_split_is_measured():
         (
             {"bundle": "folder", "url": "ws://127.0.0.1:1", "modes": ("edge-only",)},
             "--modes can be split and",
+        ),
+        (
+            {"bundle": "folder", "url": "ws://127.0.0.1:1", "depths": (4,)},
+            "--splits is not for --bundle",
+        ),
+        (
+            {"bundle": "folder", "url": "ws://127.0.0.1:1", "weights": "fp16"},
+            "--weights is not for --bundle",
+        ),
+        (
+            {"bundle": "folder", "url": "ws://127.0.0.1:1", "dtype": "bfloat16"},
+            "--dtype is not for --bundle",
         ),
     ],
 )

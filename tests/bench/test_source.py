@@ -30,13 +30,10 @@ def request(bundle, url, token_file=None):
         bundle=str(bundle),
         url=url,
         token_file=token_file,
-        depths=(1,),
         links=(LOOPBACK,),
         prompt_tokens=8,
         max_new_tokens=4,
         repetitions=1,
-        weights="fp32",
-        dtype="float32",
         codec="fp16",
         out=pathlib.Path("nowhere"),
     )
@@ -48,9 +45,18 @@ def test_nobody_listens_at_the_address_that_was_given(bundle) -> None:
         open_source(request(bundle, url))
 
 
-def test_a_port_that_is_none(bundle) -> None:
-    with pytest.raises(ServerUnreachable, match=re.escape("ws://127.0.0.1:99999")):
-        open_source(request(bundle, "ws://127.0.0.1:99999"))
+@pytest.mark.parametrize("url", ["ws://127.0.0.1:99999", "ws://[::1", "ws://"])
+def test_an_address_that_is_none(bundle, url) -> None:
+    with pytest.raises(UsageError, match=re.escape(f"'{url}' is not a WebSocket address")):
+        open_source(request(bundle, url))
+
+
+def test_a_token_that_would_cross_a_network_unencrypted_is_told(bundle, tmp_path, caplog) -> None:
+    (tmp_path / "token").write_text("secret\n")
+    (tmp_path / "token").chmod(0o600)
+    with pytest.raises(ServerUnreachable):  # the name is one that never resolves (RFC 6761)
+        open_source(request(bundle, "ws://nobody.invalid:1", str(tmp_path / "token")))
+    assert "the token and all hidden states cross the network unencrypted" in caplog.text
 
 
 def test_a_token_file_that_is_not_there(bundle, tmp_path) -> None:
