@@ -37,11 +37,15 @@ def _finished(out: pathlib.Path) -> int:
 def test_it_is_ended_goes_on_and_reports(tmp_path) -> None:
     out = tmp_path / "out"
     first = subprocess.Popen([*BENCH, *SMALL, "--out", str(out)], stderr=subprocess.PIPE, text=True)
-    while _finished(out) < 1:
-        assert first.poll() is None
-        time.sleep(0.05)
-    first.send_signal(signal.SIGINT)
-    _, told = first.communicate()
+    with first:
+        try:
+            while _finished(out) < 1:
+                assert first.poll() is None
+                time.sleep(0.05)
+            first.send_signal(signal.SIGINT)
+            _, told = first.communicate()
+        finally:
+            first.kill()
     assert first.returncode == 130
     assert "the same command goes on from there" in told
     assert "Traceback" not in told

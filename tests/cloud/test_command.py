@@ -59,6 +59,15 @@ def process(*arguments):
             server.kill()
 
 
+async def until_said(server, words):
+    """Read a server's log until something is there; its end comes first only by a fault."""
+    log = ""
+    while words not in log:
+        line = await asyncio.to_thread(server.stderr.readline)
+        assert line, log
+        log += line
+
+
 def parsed(*arguments):
     parser = argparse.ArgumentParser()
     add_arguments(parser)
@@ -158,8 +167,7 @@ def test_a_second_signal_ends_it_at_once(model):
             await device.forward(0, hidden_states(2))
             device.socket.transport.pause_reading()  # the server waits for it when it closes
             server.send_signal(signal.SIGINT)
-            while "stopping on SIGINT" not in await asyncio.to_thread(server.stderr.readline):
-                pass
+            await until_said(server, "stopping on SIGINT")
             server.send_signal(signal.SIGINT)
             code = await asyncio.to_thread(server.wait, 60)
             device.socket.transport.abort()

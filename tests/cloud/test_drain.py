@@ -17,7 +17,7 @@ from cloud.reloading import reload_all
 from cloud.status import ServerStatus
 from lambda_split.errors import ServerDraining, UsageError
 from tests.cloud.serving import LIMITS, Device, Reference, hidden_states, run, same, serving
-from tests.cloud.test_command import process
+from tests.cloud.test_command import process, until_said
 
 
 @contextlib.asynccontextmanager
@@ -145,8 +145,7 @@ def test_the_process_drains_for_as_long_as_its_setting_says(model):
         async with Device.connected(url, model.hello()) as device:
             await device.forward(0, hidden_states(2))
             server.send_signal(signal.SIGTERM)
-            while "stopping on SIGTERM" not in await asyncio.to_thread(server.stderr.readline):
-                pass
+            await until_said(server, "stopping on SIGTERM")
             await device.forward(2, hidden_states(1))  # it may go on
             newcomer = await refused(url)
             await device.socket.send(device.session.close())
@@ -205,8 +204,7 @@ def test_a_second_signal_does_not_wait_for_the_drain(model, signals):
     async def scenario(server, url):
         async with Device.connected(url, model.hello()):
             server.send_signal(signals[0])
-            while "stopping on SIGTERM" not in await asyncio.to_thread(server.stderr.readline):
-                pass
+            await until_said(server, "stopping on SIGTERM")
             server.send_signal(signals[1])
             return await asyncio.to_thread(server.wait, 60)
 

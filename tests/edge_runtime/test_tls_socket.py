@@ -18,6 +18,7 @@ from edge_runtime.tls_socket import TlsSocket
 from tests.certificates import Issuer
 
 LARGE = 8 * 1024 * 1024  # more than all buffers of a connection
+_PATIENCE_S = 60  # reached by a fault only
 
 
 @pytest.fixture
@@ -47,11 +48,11 @@ def connected(
 
         thread = threading.Thread(target=accept)
         thread.start()
-        plain = socket.create_connection(listener.getsockname(), timeout=10)
+        plain = socket.create_connection(listener.getsockname(), timeout=_PATIENCE_S)
         near = stack.enter_context(client.wrap_socket(plain, server_hostname="localhost"))
         thread.join()
         far = stack.enter_context(accepted[0])
-        far.settimeout(10)
+        far.settimeout(_PATIENCE_S)
         assert isinstance(near, TlsSocket)
         yield near, far
 
@@ -81,7 +82,7 @@ def test_session_tickets_that_come_while_the_request_goes_out_lose_nothing(
             for number in range(200):
                 with websockets.sync.client.connect(url, ssl=context, proxy=None) as connection:
                     connection.send(f"{number}")
-                    assert connection.recv(timeout=10) == f"{number}"
+                    assert connection.recv(timeout=_PATIENCE_S) == f"{number}"
         finally:
             server.shutdown()
             thread.join()
@@ -96,7 +97,7 @@ def test_whoever_waits_for_data_does_not_keep_the_other_from_sending(ends) -> No
         near.sendall(b"%03d" % number)
         assert far.recv(3) == b"%03d" % number
     far.sendall(b"at last")
-    reader.join(10)
+    reader.join(_PATIENCE_S)
     assert received == [b"at last"]
 
 
@@ -108,6 +109,7 @@ def test_large_data_goes_both_ways_at_once(ends) -> None:
         parts, left = [], LARGE
         while left:
             parts.append(connection.recv(1 << 16))
+            assert parts[-1], "the connection has ended"
             left -= len(parts[-1])
         return b"".join(parts)
 
@@ -121,8 +123,8 @@ def test_large_data_goes_both_ways_at_once(ends) -> None:
     other.start()
     sender.start()
     assert receive(near) == down
-    sender.join(10)
-    other.join(10)
+    sender.join(_PATIENCE_S)
+    other.join(_PATIENCE_S)
     assert arrived == [up]
 
 
@@ -157,4 +159,4 @@ def test_a_reader_is_woken_when_the_socket_is_cut_off(ends) -> None:
 
     threading.Thread(target=read).start()
     socket.socket.shutdown(near, socket.SHUT_RDWR)
-    assert ended.wait(10)
+    assert ended.wait(_PATIENCE_S)

@@ -30,10 +30,10 @@ def undisturbed(bundle, checkpoint) -> tuple[int, ...]:
 def test_server_killed_and_restarted_ten_times(bundle, checkpoint, undisturbed) -> None:
     server = TrunkServer(str(checkpoint("llama")))
     server.start()
+    restarts: list[threading.Thread] = []
     try:
         with TextGenerator.open(bundle("llama"), server.url, codec="fp32") as generator:
             kills = 0
-            restarts: list[threading.Thread] = []
             stream = generator.stream(PROMPT, max_new_tokens=NEW_TOKENS, sampling=SAMPLING)
             for count, _ in enumerate(stream):
                 if count % 7 == 5 and kills < 10:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import signal
 import subprocess
@@ -63,8 +64,9 @@ class ApiServer:
             time.sleep(0.02)
 
     def log(self) -> str:
-        self._log.seek(0)
-        return self._log.read()
+        # The server writes at the file's position, which it shares with us: do not move that.
+        descriptor = self._log.fileno()
+        return os.pread(descriptor, os.fstat(descriptor).st_size, 0).decode()
 
     def stop(self) -> int:
         """SIGTERM; returns the exit code."""
