@@ -142,7 +142,12 @@ def read_sources(args: argparse.Namespace) -> list[TextBundle | PictureBundle]:
     """
     if len(args.bundle) != len(args.url):
         raise UsageError("give an --url for each --bundle, in the same order")
-    return [_source(args, *pair) for pair in zip(args.bundle, args.url, strict=True)]
+    sources = [_source(args, *pair) for pair in zip(args.bundle, args.url, strict=True)]
+    if not any(isinstance(source, TextBundle) for source in sources):
+        for option, value in (("--split", args.split), ("--max-positions", args.max_positions)):
+            if value is not None:
+                raise UsageError(f"{option} is for language models, and no --bundle is one")
+    return sources
 
 
 def _source(args: argparse.Namespace, folder: str, url: str) -> TextBundle | PictureBundle:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
+import subprocess
+import sys
 
 import hypothesis
 import numpy as np
@@ -114,6 +116,17 @@ def test_kinds_of_models_are_not_mixed_up(both) -> None:
             client.images.generate(model="demo", prompt="a cat")
         with pytest.raises(openai.NotFoundError, match="demo"):
             client.completions.create(model="tiny-pictures", prompt="a cat")
+
+
+@pytest.mark.parametrize("option", [("--split", "1,1"), ("--max-positions", "64")])
+def test_options_of_language_models_are_refused_where_there_is_none(pictures, option) -> None:
+    command = [sys.executable, "-m", "lambda_split.cli", "api", "--port", "0", *option]
+    where = ("--bundle", str(pictures[1].path), "--url", "ws://127.0.0.1:1")
+    run = subprocess.run(
+        [*command, *where], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (run.returncode, run.stdout) == (2, "")
+    assert f"{option[0]} is for language models" in run.stderr
 
 
 def test_more_steps_than_the_model_knows(both) -> None:
