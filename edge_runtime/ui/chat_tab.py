@@ -170,10 +170,10 @@ class ChatTab:
             updates[self._panel] = text_panel(view.wire)
         return updates
 
-    def _on_stop(self, request: gr.Request) -> None:
+    async def _on_stop(self, request: gr.Request) -> None:
         self._stops.stop(str(request.session_hash))
 
-    def _on_clear(self, request: gr.Request) -> Updates:
+    async def _on_clear(self, request: gr.Request) -> Updates:
         self._stops.stop(str(request.session_hash), drop=True)
         return {
             self._chat: [],

@@ -103,7 +103,7 @@ class Chatter:
         asked = before.with_system(settings.system)
         unanswered = before if instead_of is None else instead_of
         yield ChatView(asked, question)
-        last, sent = TextProgress(self.blank.split), None
+        last, sent, begun = TextProgress(self.blank.split), None, False
         try:
             sampling = settings.sampling
             if sampling.seed is not None:  # another answer that is repeatable, too
@@ -113,12 +113,13 @@ class Chatter:
             order = TextOrder(ids, settings.max_new_tokens, sampling, settings.stop)
             coming = until_stopped(text_progress(self._served, order), stop, tick_s=_TICK_S)
             async with contextlib.aclosing(coming) as items:
-                waited, begun = 0.0, False
+                waited = 0.0
                 async for item in items:
                     if item is None:
                         waited += _TICK_S
                         note = waiting_note(waited, begun=begun)
-                        yield ChatView(asked, question, last.text, note=note)
+                        unseen = self._unseen(question, last) if begun and sent is None else None
+                        yield ChatView(asked, question, last.text, note=note, wire=unseen)
                         continue
                     begun = True
                     waited, last = 0.0, item
@@ -127,7 +128,11 @@ class Chatter:
         except LambdaSplitError as error:
             # Nothing is lost: what was said is here, and the question can be asked again.
             yield ChatView(
-                unanswered, note=_trouble(error, asked), trouble=True, give_back=instead_of is None
+                unanswered,
+                note=_trouble(error, asked),
+                trouble=True,
+                give_back=instead_of is None,
+                wire=self._unseen(question, last) if begun and sent is None else None,
             )
             return
         reason = last.finish_reason or "cancelled"
@@ -141,13 +146,12 @@ class Chatter:
             note = "the answer is as long as the settings allow"
         elif last.finish_reason and instead_of is not None and not sampling.temperature:
             note = "at temperature 0 it is always the same answer"
-        yield ChatView(
-            said,
-            note=note,
-            give_back=not answered and instead_of is None,
-            # What was seen of the sent states last, where it was stopped between two looks.
-            wire=self._wire(question, replace(last, sent=sent)),
-        )
+        # What was seen of the sent states last, where it was stopped between two looks.
+        wire = self._wire(question, replace(last, sent=sent))
+        if wire is None and begun:
+            wire = self._unseen(question, last)
+        give_back = not answered and instead_of is None
+        yield ChatView(said, note=note, give_back=give_back, wire=wire)
 
     def _prompt(self, conversation: Conversation, question: str) -> Prompt:
         if self.templated:
@@ -155,6 +159,10 @@ class Chatter:
         # Such a model only goes on with a text: all that was said is its beginning.
         said = "".join(turn.question + turn.answer for turn in conversation.turns)
         return said + question
+
+    def _unseen(self, question: str, progress: TextProgress) -> TextWire:
+        """Where a session has begun, and whatever it has sent was not looked at."""
+        return replace(self.blank, split=progress.split, question=question, unseen=True)
 
     def _wire(self, question: str, progress: TextProgress) -> TextWire | None:
         if progress.sent is None:

@@ -52,7 +52,7 @@ def build_page(
                 with gr.Tab("Pictures", id="pictures"):
                     PictureTab(pictures, stops, form=DEFAULT_FORMAT)
 
-        def on_close(request: gr.Request) -> None:
+        async def on_close(request: gr.Request) -> None:
             """Nobody waits for what a closed tab began."""
             for name in (f"{request.session_hash}", f"{request.session_hash} pictures"):
                 stops.stop(name)

@@ -87,7 +87,7 @@ class Painter:
                     if item.result is not None:
                         note = f"{item.result.stats.total_s:.1f} s, seed {item.result.seed}"
                         note += _unseen(item.unseen_tokens)
-                    yield self._view(item, wish.prompt, time.monotonic() - began)
+                    yield self._view(item, wish, time.monotonic() - began)
         except LambdaSplitError as error:
             yield PictureView(running=False, note=str(error), trouble=True)
             return
@@ -100,7 +100,7 @@ class Painter:
                 f"at most {self._served.max_pixels:,} pixels can be made at once, of all pictures"
             )
 
-    def _view(self, progress: PictureProgress, prompt: str, seconds: float) -> PictureView:
+    def _view(self, progress: PictureProgress, wish: PictureWish, seconds: float) -> PictureView:
         noise = None if progress.noise is None else progress.noise[0]
         return PictureView(
             running=True,
@@ -108,7 +108,13 @@ class Painter:
             pictures=progress.preview,
             finished=progress.result is not None,
             noise=noise,
-            wire=replace(self.blank, prompt=prompt, stats=progress.stats, sent=progress.sent[0][0]),
+            wire=replace(
+                self.blank,
+                prompt=wish.prompt,
+                negative=wish.negative_prompt,
+                stats=progress.stats,
+                sent=progress.sent[0],
+            ),
         )
 
 

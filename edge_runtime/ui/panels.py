@@ -41,6 +41,7 @@ class TextWire:
         answer: What the model has said of it so far.
         stats: What that has cost.
         sent: float32 (positions, hidden size), what was sent last; None before anything was.
+        unseen: Something may have been sent that was not looked at.
     """
 
     split: Split | None
@@ -50,11 +51,18 @@ class TextWire:
     answer: str = ""
     stats: GenerationStats | None = None
     sent: npt.NDArray[np.float32] | None = None
+    unseen: bool = False
 
 
 def text_panel(wire: TextWire) -> str:
     """The panel beside a chat."""
     parts = [_text_split(wire)]
+    if wire.unseen:
+        some = "<p>Hidden states of what was said may have been sent, all or a part. They are "
+        some += "shown with the first token of an answer, and none has come.</p>"
+        parts.append(section("What left this device for this answer", some))
+        parts.append(section("What stayed here", quote(wire.question), _HONEST))
+        return _panel(parts)
     if wire.stats is None or wire.sent is None or not wire.sent.size:
         nothing = "<p>Nothing yet: say something.</p>"
         parts.append(section("What left this device", nothing, _HONEST))
@@ -134,13 +142,16 @@ class PictureWire:
         split: ``whole`` or ``deep``.
         format: How noise or features cross the wire.
         prompt: What was written.
+        negative: What was written of what to lead away from.
         stats: What they have cost so far.
-        sent: float32 (tokens, width), the prompt's encoding; None before anything was sent.
+        sent: float32 (1 or 2, tokens, width), the prompt's encoding, and that of what to lead away
+            from where it was sent; None before anything was.
     """
 
     split: str
     format: str
     prompt: str = ""
+    negative: str = ""
     stats: ImageStats | None = None
     sent: npt.NDArray[np.float32] | None = None
 
@@ -153,18 +164,27 @@ def picture_panel(wire: PictureWire) -> str:
         parts.append(section("What left this device", nothing, _HONEST_PICTURE))
         return _panel(parts)
     stats = wire.stats
-    tokens, width = wire.sent.shape
-    shown = picture(heat_map(wire.sent), f"heat map of {counted(tokens, 'row')} of {width} numbers")
+    prompts, tokens, width = wire.sent.shape
+    rows = wire.sent.reshape(-1, width)  # (prompts, tokens, width) -> (rows, width)
+    shown = picture(heat_map(rows), f"heat map of {counted(len(rows), 'row')} of {width} numbers")
+    told = f"The prompt's encoding, {counted(tokens, 'row')} of {width:,} numbers"
+    if prompts > 1:
+        told += ", and as many of what to lead away from"
+    if wire.split == "whole":
+        told += ", with seed and settings"
     crossing = "predicted noise comes back" if wire.split == "whole" else "features go both ways"
     parts += [
         section(
             "What left this device",
             figures((f"{stats.bytes_up:,}", "bytes up"), (f"{stats.bytes_down:,}", "bytes down"))
             + shown,
-            f"The prompt's encoding, {counted(tokens, 'row')} of {width:,} numbers; then, "
-            f"each step, {crossing}, as {wire.format}.",
+            f"{told}; then, each step, {crossing}, as {wire.format}.",
         ),
-        section("What stayed here", quote(wire.prompt), _HONEST_PICTURE),
+        section(
+            "What stayed here",
+            quote(wire.prompt) + (quote(wire.negative) if wire.negative else ""),
+            _HONEST_PICTURE,
+        ),
         section("Where the time went", _picture_times(stats), _picture_speed(stats)),
     ]
     return _panel(parts)

@@ -118,7 +118,7 @@ class PictureTab:
             updates[self._panel] = picture_panel(view.wire)
         return updates
 
-    def _on_stop(self, request: gr.Request) -> None:
+    async def _on_stop(self, request: gr.Request) -> None:
         self._stops.stop(_tab(request))
 
 

@@ -26,7 +26,10 @@ class Work:
 
 
 class Stops:
-    """Which browser tab's work is to stop; belongs to the event loop's thread."""
+    """Which browser tab's work is to stop; belongs to the event loop's thread.
+
+    So what the page calls it from is asynchronous: Gradio runs all else in threads.
+    """
 
     def __init__(self) -> None:
         self._running: dict[str, Work] = {}

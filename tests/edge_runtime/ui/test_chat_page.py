@@ -128,6 +128,25 @@ def test_stopping_keeps_what_was_said_and_frees_the_session(greedy, served) -> N
     assert answer_of(greedy, 1)
 
 
+def test_stopped_before_the_first_token_it_is_not_said_that_nothing_was_sent(
+    greedy, served
+) -> None:
+    ask(greedy, "Who are you?")
+    await_end(greedy)  # a session is open from here on
+    with standing_still(served.trunk):
+        ask(greedy, QUESTION)
+        expect(greedy.locator("#ls-chat-status")).to_contain_text("no answer from the trunk")
+        waiting = greedy.inner_text("#ls-chat-panel")
+        greedy.click("#ls-stop")
+        await_end(greedy)
+        stopped = greedy.inner_text("#ls-chat-panel")
+    for panel in (waiting, stopped):
+        assert "may have been sent" in panel
+        assert QUESTION in panel
+    assert greedy.input_value("#ls-chat-box textarea") == QUESTION
+    assert greedy.locator("#ls-chat [data-testid=bot]").count() == 1
+
+
 def test_an_answer_again(greedy, served, stories) -> None:
     greedy.click("#ls-regenerate")
     expect(greedy.locator("#ls-chat-status")).to_contain_text("nothing was said yet")

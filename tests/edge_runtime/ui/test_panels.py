@@ -75,12 +75,33 @@ def test_before_anything_was_sent() -> None:
     ("split", "told"), [("whole", "predicted noise comes back"), ("deep", "features go both ways")]
 )
 def test_a_picture_s_panel(split, told) -> None:
-    said = text_of(picture_panel(PictureWire(split, "nf4-delta", "a cat", PICTURE_STATS, STATES)))
+    wire = PictureWire(split, "nf4-delta", "a cat", "", PICTURE_STATS, STATES[None])
+    said = text_of(picture_panel(wire))
     assert f"{told}, as nf4-delta" in said
+    assert "The prompt's encoding, 7 rows of 32 numbers" in said
+    assert "away" not in said
+    assert ("with seed and settings" in said) == (split == "whole")  # a deep one keeps them
     assert "999 bytes up 1 bytes down" in said
     assert "text encoders 0.25 s link 0.50 s denoiser 2.00 s decoder 0.75 s" in said
     assert "a cat" in said
     assert ("first and last blocks" in said) == (split == "deep")
+
+
+def test_what_to_lead_away_from_has_left_the_device_too() -> None:
+    both = np.stack([STATES, -STATES])
+    markup = picture_panel(PictureWire("deep", "fp16", "a cat", "dogs", PICTURE_STATS, both))
+    said = text_of(markup)
+    assert "7 rows of 32 numbers, and as many of what to lead away from; then" in said
+    assert "a cat dogs" in said
+    (source,) = re.findall(r'src="data:image/png;base64,([^"]*)"', markup)
+    assert base64.b64decode(source) == encode_png(heat_map(np.concatenate([STATES, -STATES])))
+
+
+def test_what_was_sent_unseen_is_not_nothing() -> None:
+    said = text_of(text_panel(TextWire(Split(1, 1), 8, "fp16", "a question", unseen=True)))
+    assert "Nothing" not in said
+    assert "Hidden states of what was said may have been sent" in said
+    assert "a question" in said
 
 
 def test_what_a_person_or_a_model_writes_is_no_markup() -> None:
@@ -88,7 +109,8 @@ def test_what_a_person_or_a_model_writes_is_no_markup() -> None:
     pixels = np.zeros((2, 2, 3), np.uint8)
     for markup in (
         text_panel(wire),
-        picture_panel(PictureWire("whole", "fp16", ATTACK, PICTURE_STATS, STATES)),
+        picture_panel(PictureWire("whole", "fp16", ATTACK, ATTACK, PICTURE_STATS, STATES[None])),
+        text_panel(TextWire(Split(1, 1), 8, "fp16", ATTACK, unseen=True)),
         quote(ATTACK),
         status(ATTACK),
         picture(pixels, ATTACK, download=ATTACK),
