@@ -29,19 +29,24 @@ def await_page(page: Page) -> None:
 
 def open_settings(page: Page, which: str = "chat") -> None:
     page.click(f"#ls-{which}-settings button:has-text('Settings')")
-    _settle(page)  # the fields are made when they are first seen
+    page.wait_for_selector(f"#ls-{which}-settings input")  # made when they are first seen
+    _settle(page)
 
 
 def _settle(page: Page) -> None:
     """Wait until nothing was added or removed for a while.
 
-    Gradio gives all components their first values once more after it has shown them: on a slow
-    machine what is typed in between would be lost, if somebody could type as fast as this.
+    Gradio gives components their first values once more in the first frame that shows them (its
+    ``render_previously_invisible_children``). Nobody can type before that; this can, where a busy
+    machine draws no frame for long. So two frames are waited for at the end.
     """
     page.evaluate(
         """() => new Promise(done => {
             let timer = 0;
-            const end = () => { watcher.disconnect(); done(); };
+            const end = () => requestAnimationFrame(() => requestAnimationFrame(() => {
+                watcher.disconnect();
+                done();
+            }));
             const wait = () => { clearTimeout(timer); timer = setTimeout(end, 300); };
             const watcher = new MutationObserver(wait);
             watcher.observe(document.body, {childList: true, subtree: true});
