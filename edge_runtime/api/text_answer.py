@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import asyncio
 import contextlib
 import time
 import uuid
@@ -108,7 +109,10 @@ class TextAnswer(abc.ABC):
         async for delta in deltas:
             choices[delta.index].append(delta)
         stats = [one[-1].stats or GenerationStats() for one in choices]
-        return json_response(self.whole(choices, usage_of(self.plan, stats)))
+        # Log-probabilities of many tokens take seconds to spell out: others go on meanwhile.
+        return await asyncio.to_thread(
+            lambda: json_response(self.whole(choices, usage_of(self.plan, stats)))
+        )
 
     async def _stream(
         self, first: Delta, rest: AsyncGenerator[Delta, None]
