@@ -17,7 +17,7 @@ from edge_runtime.graphs import HeadRunner, TailRunner
 from edge_runtime.pieces import piece_lengths
 from edge_runtime.replay import ReplayingTrunk
 from edge_runtime.stats import Meter
-from lambda_split.errors import PromptEmpty, PromptTooLong
+from lambda_split.errors import PromptEmpty, PromptTooLong, UsageError
 
 __all__ = ["Context"]
 
@@ -44,6 +44,7 @@ class Context:
         self._head_cache = head.new_cache(trunk.max_positions)
         self._tail_cache = tail.new_cache(trunk.max_positions)
         self._token_ids: list[int] = []
+        self._running = False
 
     @property
     def token_ids(self) -> Sequence[int]:
@@ -57,7 +58,11 @@ class Context:
 
         Returns:
             The number of tokens that are still held.
+
+        Raises:
+            UsageError: as for :meth:`check_idle`.
         """
+        self.check_idle()
         kept = 0
         limit = min(len(self._token_ids), len(token_ids) - 1)
         while kept < limit and self._token_ids[kept] == token_ids[kept]:
@@ -67,7 +72,8 @@ class Context:
         return kept
 
     def forget(self) -> None:
-        """Cut all three parts back to nothing."""
+        """Cut all three parts back to nothing; errors as of :meth:`rewind`."""
+        self.check_idle()
         self._truncate(0)
 
     def extend(
@@ -90,7 +96,7 @@ class Context:
         Raises:
             PromptEmpty: no tokens.
             PromptTooLong: more than the session has positions.
-            UsageError: the session was closed.
+            UsageError: the session was closed, or tokens are being run already.
             WireError: the server rejected a chunk, does not serve this bundle any more, or broke
                 the protocol.
             ConnectionLost: replaying was given up.
@@ -111,6 +117,18 @@ class Context:
             float32 (n, vocab) for each chunk of n tokens, in a buffer that the next one overwrites.
         """
         yield from self._run(token_ids, all_logits=True, on_progress=on_progress)
+
+    def check_idle(self) -> None:
+        """See that no tokens are being run.
+
+        Raises:
+            UsageError: they are, by who calls this or in another thread.
+        """
+        if self._running:
+            raise UsageError(
+                "a prompt is being run on this generator: what is asked of it meanwhile, by "
+                "on_prompt or by another thread, would spoil both"
+            )
 
     def _truncate(self, length: int) -> None:
         del self._token_ids[length:]
@@ -135,7 +153,9 @@ class Context:
                 end,
                 self.max_positions,
             )
+        self.check_idle()
         self._meter.round_trips += 1
+        self._running = True
         try:
             ids = np.asarray(token_ids, dtype=np.int64)
             for chunk, logits in self._pipeline(ids, start, all_logits=all_logits):
@@ -147,6 +167,8 @@ class Context:
             self._trunk.abandon()
             self._truncate(min(start, self._trunk.length))
             raise
+        finally:
+            self._running = False
         self._token_ids.extend(token_ids)
 
     def _pipeline(

@@ -251,7 +251,8 @@ class TextGenerator(Closing):
                 most likely ones, at most 20; None computes none.
             on_prompt: Called while the prompt is run, with how many of its tokens are done and how
                 many there are, less those that were still held. Long prompts go in several pieces.
-                What it raises ends the stream between two of them, and is raised there.
+                What it raises ends the stream between two of them, and is raised there. It
+                asks nothing of the generator or the stream but what they are and hold.
 
         Returns:
             The stream; nothing is computed before its first piece is asked for. Its iteration
@@ -313,7 +314,7 @@ class TextGenerator(Closing):
             UsageError: the generator is closed.
         """
         self._check_open()
-        self._turn += 1
+        self._take_over()
         self._context.forget()
 
     def score(
@@ -343,7 +344,7 @@ class TextGenerator(Closing):
             raise UsageError("a text of at least two tokens can be scored")
         if len(ids) - 1 > self._context.max_positions:
             raise PromptTooLong(_SHORTEN, len(ids), self._context.max_positions)
-        self._turn += 1
+        self._take_over()
         self._context.rewind(ids[:1])
         # Closed here whatever happens: a traceback that somebody keeps would keep it running.
         with contextlib.closing(
@@ -366,6 +367,11 @@ class TextGenerator(Closing):
         if self._trunk.closed:
             raise UsageError("this TextGenerator is closed: open another one")
 
+    def _take_over(self) -> None:
+        """End the generation before this one, unless it runs in this moment."""
+        self._context.check_idle()
+        self._turn += 1
+
     def _sample(
         self,
         prompt_ids: list[int],
@@ -380,9 +386,9 @@ class TextGenerator(Closing):
 
         Where ``top`` is a number, each token's log-probabilities are appended before it is given.
         """
-        self._turn += 1
-        turn = self._turn
         history = list(prompt_ids)
+        self._take_over()
+        turn = self._turn
         cached = self._context.rewind(prompt_ids)
         logits = self._context.extend(prompt_ids[cached:], on_prompt)
         # The last token sampled needs no position of its own.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -181,7 +182,12 @@ class TextStream(Closing):
         """End the generation; what was said so far is the result.
 
         Nothing happens where it has ended already.
+
+        Raises:
+            UsageError: it is at its next piece: called by ``on_prompt``, or in another thread.
         """
+        if inspect.getgeneratorstate(self._pieces) == inspect.GEN_RUNNING:
+            raise UsageError("a stream is closed between two pieces; on_prompt ends it by an error")
         self._pieces.close()
         if self._finish_reason is None:
             self._finish_reason = "cancelled"
