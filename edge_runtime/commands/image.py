@@ -134,6 +134,7 @@ def run(args: argparse.Namespace) -> int:
         solver=args.solver,
         synchronized=not args.unsynchronized,
     )
+    prompt = read_prompt(args.prompt)  # a session is not held open while somebody types it
     with ImageGenerator.open(
         args.bundle,
         args.url,
@@ -142,7 +143,6 @@ def run(args: argparse.Namespace) -> int:
         format=args.codec,
         runtime=RuntimeSettings(threads=args.threads),
     ) as painter:
-        prompt = read_prompt(args.prompt)
         stream = painter.stream(
             prompt,
             negative_prompt=args.negative,

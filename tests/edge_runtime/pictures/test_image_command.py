@@ -108,6 +108,13 @@ def test_a_prompt_from_stdin(bundle, tmp_path, monkeypatch) -> None:
         assert picture.text["Prompt"] == PROMPT
 
 
+def test_stdin_is_read_before_a_session_is_opened(bundle, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\xff"), encoding="utf-8"))
+    # Nothing listens there: a session that was opened first would say so.
+    assert main(_arguments(bundle, tmp_path / "a.png", "--prompt", "-")) == 2
+    assert "not UTF-8" in capsys.readouterr().err
+
+
 def test_without_metadata_the_file_says_nothing(bundle, tmp_path) -> None:
     out = tmp_path / "a.png"
     assert _paint(bundle, out, "--no-metadata") == 0
