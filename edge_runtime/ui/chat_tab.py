@@ -38,6 +38,7 @@ class ChatTab:
         self._stops = stops
         templated = self._chatter.templated
         self._conversation = gr.State(Conversation())
+        self._returned = gr.State("")  # a question that was not answered
         with gr.Row(equal_height=False):
             with gr.Column(scale=3, min_width=260):
                 self._chat = gr.Chatbot(
@@ -76,12 +77,12 @@ class ChatTab:
         shown = [self._box, self._chat, self._conversation, self._panel, self._status]
         buttons = [self._send, self._stop, self._again]
         answering: dict[str, Any] = {
-            "outputs": [*shown, *buttons],
+            "outputs": [*shown, *buttons, self._returned],
             "concurrency_limit": None,  # sessions are limited, not this
             "show_progress": "hidden",
             "api_visibility": "private",
         }
-        gr.on(
+        asked = gr.on(
             [self._box.submit, self._send.click],
             self._ask,
             inputs=[self._box, self._conversation, *settings],
@@ -93,6 +94,8 @@ class ChatTab:
             "show_progress": "hidden",
             "api_visibility": "private",
         }
+        returned = [self._box, self._returned]
+        asked.then(self._on_returned, inputs=returned, outputs=returned, **at_once)
         self._stop.click(self._on_stop, **at_once)
         self._clear.click(self._on_clear, outputs=[*shown, *buttons], **at_once)
 
@@ -163,12 +166,20 @@ class ChatTab:
             self._again: gr.Button(interactive=not running),
         }
         if view.give_back:
-            updates[self._box] = question
+            updates[self._returned] = question
         if not running:
             updates[self._conversation] = view.conversation
         if view.wire is not None:
             updates[self._panel] = text_panel(view.wire)
         return updates
+
+    async def _on_returned(self, typed: FieldValue, returned: str) -> Updates:
+        """Give a question back, before what was typed since."""
+        if not returned:
+            return {self._returned: ""}
+        since = read_text(typed)
+        both = f"{returned}\n{since}" if since.strip() else returned
+        return {self._box: both, self._returned: ""}
 
     async def _on_stop(self, request: gr.Request) -> None:
         self._stops.stop(str(request.session_hash))

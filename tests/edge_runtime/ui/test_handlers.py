@@ -21,6 +21,14 @@ def test_all_runs_in_the_event_loop_to_which_it_belongs(demo_bundle, tmp_path) -
     pictures = ServedPictures(PictureBundle(write_bundle(tmp_path), never), PoolLimits())
     page = build_page(text, pictures, codec="fp16")
     called = {each.fn.__name__: each.fn for each in page.fns.values() if each.fn is not None}
-    assert {"_ask", "_ask_again", "_on_stop", "_on_clear", "_paint", "on_close"} <= set(called)
+    assert {
+        "_ask",
+        "_ask_again",
+        "_on_stop",
+        "_on_clear",
+        "_on_returned",
+        "_paint",
+        "on_close",
+    } <= set(called)
     for name, function in called.items():
         assert inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function), name
