@@ -30,7 +30,9 @@ from lambda_split.split import Split
 
 __all__ = ["run_benchmark", "splits_of"]
 
-_WORK = ".bundle"  # until all is measured
+# Until all is measured. A folder of its own, so that what killed exports leave goes with it.
+_WORK = ".work"
+_BUNDLE = "bundle"
 _EXPORT_S = 5.0  # as estimate_s: only for the remaining time
 
 
@@ -42,7 +44,7 @@ class _Bench:
     source: Source
     settings: BenchSettings
     store: Store
-    work: pathlib.Path
+    exported: pathlib.Path
 
 
 def run_benchmark(request: Request) -> tuple[str, pathlib.Path]:
@@ -68,7 +70,7 @@ def run_benchmark(request: Request) -> tuple[str, pathlib.Path]:
         remove_report(request.out)
     missing = [case for case in plan(settings) if case not in store.results.finished]
     if missing:
-        _measure_all(missing, _Bench(request, source, settings, store, work))
+        _measure_all(missing, _Bench(request, source, settings, store, work / _BUNDLE))
     shutil.rmtree(work, ignore_errors=True)
     path = write_report(store.results, request.out)
     return report(store.results), path
@@ -91,7 +93,7 @@ def _measure_all(cases: Sequence[Case], bench: _Bench) -> None:
     exports = len(splits) if bench.request.bundle is None else 0
     total = exports * _EXPORT_S + sum(estimate_s(case, settings) for case in cases)
     with contextlib.closing(BenchProgress(total)) as progress:
-        bundle = bench.work
+        bundle = bench.exported
         if bench.request.bundle is not None:
             bundle = pathlib.Path(bench.request.bundle)
         elif splits:
@@ -120,9 +122,9 @@ def _without_link(case: Case) -> Case:
 
 def _export(splits: Sequence[Split], bench: _Bench, stages: ExportStages) -> None:
     """Export a bundle of all splits, unless there is one already: then it is whole."""
-    if bench.work.exists():
+    if bench.exported.exists():
         try:
-            manifest = load_bundle(bench.work, check_contents=False).manifest
+            manifest = load_bundle(bench.exported, check_contents=False).manifest
             # Of another model where somebody has removed the results and nothing else.
             same = manifest.model.fingerprint == bench.source.model.fingerprint
             same = same and manifest.graphs["head"].weights == bench.settings.weights
@@ -138,7 +140,7 @@ def _export(splits: Sequence[Split], bench: _Bench, stages: ExportStages) -> Non
         overwrite=True,
     )
     # Here, where torch is loaded already, and not in a process of its own.
-    export_bundle(bench.request.checkpoint, bench.work, settings, progress=stages)
+    export_bundle(bench.request.checkpoint, bench.exported, settings, progress=stages)
 
 
 @contextlib.contextmanager
