@@ -27,7 +27,7 @@ from edge_runtime.pictures.generator import DEFAULT_FORMAT, ImageGenerator
 from edge_runtime.pictures.png import write_png
 from edge_runtime.pictures.request import PictureSpec
 from edge_runtime.pictures.stream import ImageResult
-from edge_runtime.pictures.terminal import as_text
+from edge_runtime.pictures.terminal import as_text, columns_on
 from edge_runtime.terminal.progress import progress_bar
 from lambda_split.arguments import check_png_name, non_negative, positive, read_token_file
 from lambda_split.diffusion.scheduler_config import SOLVER_NAMES
@@ -164,7 +164,8 @@ def run(args: argparse.Namespace) -> int:
     for path, image in zip(paths, result.images, strict=True):
         write_png(path, image, texts)
     if args.show:
-        sys.stderr.writelines(as_text(image) for image in result.images)
+        columns = columns_on(sys.stderr)
+        sys.stderr.writelines(as_text(image, columns) for image in result.images)
     if args.json:
         sys.stdout.write(_as_json(result, paths) + "\n")
     else:

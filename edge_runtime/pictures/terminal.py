@@ -6,17 +6,21 @@ one below as its background (ECMA-48, SGR 38 and 48 with 2;R;G;B).
 
 from __future__ import annotations
 
+import os
+from typing import IO
+
 import numpy as np
 
 from edge_runtime.pictures.decoder import Pixels
 
-__all__ = ["as_text"]
+__all__ = ["as_text", "columns_on"]
 
 _UPPER_HALF = "\u2580"
 _RESET = "\x1b[0m"
+_COLUMNS = 64
 
 
-def as_text(picture: Pixels, columns: int = 64) -> str:
+def as_text(picture: Pixels, columns: int = _COLUMNS) -> str:
     """A picture as lines of half blocks.
 
     Args:
@@ -30,6 +34,15 @@ def as_text(picture: Pixels, columns: int = 64) -> str:
     # (height, width, 3) -> (height / 2, 2, width, 3): the two pixels of a cell
     cells = pixels.reshape(len(pixels) // 2, 2, *pixels.shape[1:])
     return "".join(f"{''.join(map(_cell, *row))}{_RESET}\n" for row in cells)
+
+
+def columns_on(stream: IO[str]) -> int:
+    """What :func:`as_text` should take for a stream: on a narrow terminal lines would break."""
+    try:
+        there = os.get_terminal_size(stream.fileno()).columns
+    except (OSError, ValueError):  # ValueError: nothing that the system knows
+        return _COLUMNS
+    return min(there or _COLUMNS, _COLUMNS)  # 0: a terminal that does not know
 
 
 def _cell(upper: Pixels, lower: Pixels) -> str:

@@ -159,7 +159,7 @@ def _show_picture(bundle: pathlib.Path, args: argparse.Namespace) -> None:
 
 def _paint(bundle: pathlib.Path, url: str, args: argparse.Namespace) -> None:
     from edge_runtime import ImageGenerator, PictureSpec, write_png
-    from edge_runtime.pictures.terminal import as_text
+    from edge_runtime.pictures.terminal import as_text, columns_on
     from edge_runtime.terminal.colours import shows_colours
 
     spec = PictureSpec(steps=_STEPS, seed=_SEED)
@@ -168,7 +168,7 @@ def _paint(bundle: pathlib.Path, url: str, args: argparse.Namespace) -> None:
     write_png(args.out, result.images[0], {"Prompt": args.picture})
     sys.stdout.write(f"\n> {args.picture}\n")
     if shows_colours(sys.stdout):
-        sys.stdout.write(as_text(result.images[0]))
+        sys.stdout.write(as_text(result.images[0], columns_on(sys.stdout)))
     sys.stdout.write(f"{args.out}\n\npicture: {result.stats.summary()}\n")
     sys.stdout.flush()
 
