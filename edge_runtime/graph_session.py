@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import onnxruntime
 
+from edge_runtime.given_numbers import whole_number
 from edge_runtime.native_calls import call_native
 from lambda_split.bundle import Bundle, Graph
 from lambda_split.bundle_files import MANIFEST_NAME
@@ -28,6 +29,7 @@ __all__ = [
 ]
 
 _MOST_DEFAULT_THREADS = 4  # decoding is bound by memory bandwidth, which few cores use up
+_MOST_THREADS = 1024
 _LOG_NOTHING = 4  # what goes wrong arrives as an exception; no second copy of it on stderr
 
 
@@ -41,15 +43,21 @@ class RuntimeSettings:
             power while the device waits for the network and starves a trunk on the same machine.
 
     Raises:
-        UsageError: less than one thread.
+        UsageError: no number of threads that a machine has.
     """
 
     threads: int | None = None
     spinning: bool = False
 
     def __post_init__(self) -> None:
-        if self.threads is not None and self.threads < 1:
-            raise UsageError(f"threads must be at least 1, not {self.threads}")
+        if self.threads is None:
+            return
+        threads = whole_number("threads", self.threads)
+        if not 1 <= threads <= _MOST_THREADS:
+            raise UsageError(
+                f"threads must be at least 1 and at most {_MOST_THREADS}, not {threads}"
+            )
+        object.__setattr__(self, "threads", threads)
 
     def thread_count(self) -> int:
         """The number of threads to use."""

@@ -27,8 +27,9 @@ __all__ = ["Sampler", "SamplingSettings", "probabilities"]
 
 _Floats = npt.NDArray[np.float32]
 
-# Keeps the division by the temperature inside float32; far below it, sampling is greedy anyway.
-_SMALLEST_TEMPERATURE = 1e-30
+# Keep the division by the temperature inside float32; far below, sampling is greedy anyway, and far
+# above, all tokens that have a chance have the same one.
+_SMALLEST_TEMPERATURE, _LARGEST_TEMPERATURE = 1e-30, 1e38
 _BLOCK = 512  # elements summed at once where a running sum is searched
 
 
@@ -195,7 +196,8 @@ def _weights(scores: _Floats, settings: SamplingSettings) -> _Floats:
     """float32 (V,): each token's chance relative to the most likely one's; 0 if filtered out."""
     largest = np.max(scores)
     _check_largest(float(largest))
-    temperature = np.float32(max(settings.temperature, _SMALLEST_TEMPERATURE))
+    within = min(max(settings.temperature, _SMALLEST_TEMPERATURE), _LARGEST_TEMPERATURE)
+    temperature = np.float32(within)
     with np.errstate(over="ignore"):  # far below the largest at a tiny temperature: weight 0
         weights: _Floats = np.exp((scores - largest) / temperature)
     if 0 < settings.top_k < scores.shape[0]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from lambda_split.errors import UsageError
@@ -39,8 +39,8 @@ class StopMatcher:
     """
 
     def __init__(self, stop: Sequence[str]) -> None:
-        if isinstance(stop, str):
-            raise UsageError("stop must be a sequence of strings, not one string")
+        if isinstance(stop, str) or not isinstance(stop, Iterable):
+            raise UsageError(f"stop must be a sequence of strings, not {stop!r}")
         for item in stop:
             if not isinstance(item, str) or not item:
                 raise UsageError(f"a stop string must be a non-empty string, not {item!r}")

@@ -78,7 +78,7 @@ def _write_whole(target: pathlib.Path, data: bytes) -> None:
     try:
         temporary.write_bytes(data)
         temporary.replace(target)
-    except OSError:
+    except BaseException:  # an interrupt leaves nothing behind, either
         temporary.unlink(missing_ok=True)
         raise
 

@@ -328,9 +328,9 @@ def test_by_default_threads_are_the_cores_but_at_most_four():
     assert RuntimeSettings().spinning is False
 
 
-@pytest.mark.parametrize("threads", [0, -1])
-def test_less_than_one_thread_is_refused(threads):
-    with pytest.raises(UsageError):
+@pytest.mark.parametrize("threads", [0, -1, 1.5, "4", True, 10**12])
+def test_what_is_no_number_of_threads_is_refused(threads):
+    with pytest.raises(UsageError, match="threads"):
         RuntimeSettings(threads=threads)
 
 

@@ -191,6 +191,15 @@ def test_a_seed_repeats_the_draws_and_a_sampler_can_be_taken_up_again():
     assert [other.sample(logits, []) for _ in range(10)] != tokens
 
 
+def test_at_a_huge_temperature_what_had_no_chance_has_none():
+    logits = np.array([1.0, -np.inf, 3.0, -2.0], np.float32)
+    for temperature in (1e38, 1e39, 1e308):
+        wanted = SamplingSettings(temperature=temperature, seed=1)
+        assert probabilities(logits, [], wanted) == pytest.approx([1 / 3, 0, 1 / 3, 1 / 3])
+        sampler = Sampler(wanted)
+        assert {sampler.sample(logits, []) for _ in range(100)} == {0, 2, 3}
+
+
 def test_a_tiny_temperature_is_greedy_and_not_a_number_error():
     logits = np.array([1, 3, 2], np.float32)
     for temperature in (1e-3, 1e-300):

@@ -104,7 +104,7 @@ def test_without_stop_strings_everything_passes_at_once():
     assert matcher.push("") == Emitted("", None)
 
 
-@pytest.mark.parametrize("stop", [[""], ["a", ""], [1], "abc"])
+@pytest.mark.parametrize("stop", [[""], ["a", ""], [1], "abc", None, 5])
 def test_what_is_no_stop_string_is_refused(stop):
     with pytest.raises(UsageError):
         StopMatcher(stop)

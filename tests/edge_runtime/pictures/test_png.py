@@ -139,17 +139,26 @@ def test_a_wrong_picture_leaves_the_file_alone(tmp_path) -> None:
     assert path.read_bytes() == before
 
 
-def test_a_file_that_cannot_be_written_whole_stays_as_it_was(tmp_path, monkeypatch) -> None:
+@pytest.mark.parametrize(
+    ("trouble", "told"),
+    [
+        (OSError(28, "No space left on device"), OutputNotWritable),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+    ],
+)
+def test_a_file_that_is_not_written_whole_stays_as_it_was(
+    tmp_path, monkeypatch, trouble, told
+) -> None:
     target = tmp_path / "a.png"
     target.write_bytes(b"before")
 
     def full(self, data):
         with self.open("wb") as file:
             file.write(data[:10])
-        raise OSError(28, "No space left on device")
+        raise trouble
 
     monkeypatch.setattr(pathlib.Path, "write_bytes", full)
-    with pytest.raises(OutputNotWritable):
+    with pytest.raises(told):
         write_png(target, np.zeros((2, 2, 3), np.uint8))
     assert target.read_bytes() == b"before"
     assert [each.name for each in tmp_path.iterdir()] == ["a.png"]
