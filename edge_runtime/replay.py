@@ -187,7 +187,9 @@ class ReplayingTrunk:
             try:
                 if self._connection is None:
                     self._outage.pause()
+                    self._check_open()  # another thread may have closed it meanwhile
                     self._reconnect()
+                    self._check_open()
                 hidden = self._receive_once()
             except (LinkError, ServerError, CapacityRefused) as error:
                 self._interrupt(error)

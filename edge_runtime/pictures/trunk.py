@@ -104,8 +104,7 @@ class ReplayingDenoiser:
             UsageError: the session was closed, or another picture was begun.
             GraphInvalid: a block of the denoiser that is the device's fails.
         """
-        if self._closed:
-            raise UsageError("this session was closed: open another one")
+        self._check_open()
         if self._connection is not None and self._connection.in_flight:
             self._disconnect()  # answers of a picture that was left are on their way
         run = self._running = self._runs(order)
@@ -119,8 +118,7 @@ class ReplayingDenoiser:
                 self._outage.forget()
 
     def _next(self, run: PictureRun) -> DenoisingStep:
-        if self._closed:
-            raise UsageError("this session was closed: open another one")
+        self._check_open()
         if self._running is not run:
             raise UsageError("another picture was begun on this session: it makes one at a time")
         self._outage.await_progress()
@@ -129,7 +127,9 @@ class ReplayingDenoiser:
                 connection = self._connection
                 if connection is None:
                     self._outage.pause()
+                    self._check_open()  # another thread may have closed it meanwhile
                     connection = self._connection = self._connect(run.step)
+                    self._check_open()
                     self._meter.reconnects += 1
                     run.lost()
                 step = run.advance(connection)
@@ -143,6 +143,10 @@ class ReplayingDenoiser:
             else:
                 self._outage.over()
                 return step
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise UsageError("this session was closed: open another one")
 
     def _connect(self, step: int) -> PictureConnection:
         return PictureConnection(

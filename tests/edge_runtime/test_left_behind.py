@@ -14,10 +14,12 @@ import pytest
 from edge_runtime import ImageGenerator, PictureSpec, RetryPolicy, TextGenerator
 from edge_runtime.connection import Connection, Endpoint
 from edge_runtime.stats import Meter
+from lambda_split.errors import LambdaSplitError, UsageError
 from lambda_split.wire.codecs import encode
 from lambda_split.wire.frames import Codec
 from lambda_split.wire.messages import Hello
 from tests.certificates import Issuer
+from tests.edge_runtime.asynchronous.gates import Gate
 from tests.edge_runtime.hostile_server import hostile_server
 from tests.edge_runtime.pictures import some_pictures
 from tests.edge_runtime.pictures.some_denoiser import serve_zeros
@@ -199,3 +201,53 @@ def test_a_forked_process_takes_nothing_from_the_one_it_came_from(text_bundle, b
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_text_generator_that_another_thread_closes_does_not_come_back(text_bundle) -> None:
+    gate = Gate()
+    gate.close()
+    with hostile_server(gate) as server:
+        llm = TextGenerator.open(text_bundle, server.url, retry=RETRY)
+        _closed_while_it_waits(
+            llm, lambda: llm.generate([3, 1, 4], max_new_tokens=1), gate.held, gate.open
+        )
+        assert server.requests == 1
+
+
+def test_an_image_generator_that_another_thread_closes_does_not_come_back(picture_bundle) -> None:
+    held, go_on = threading.Event(), threading.Event()
+
+    def script(peer):
+        serve_zeros(peer, steps=2)
+        held.set()
+        go_on.wait(60)
+
+    spec = PictureSpec(steps=3, guidance=1.0)
+    with hostile_server(script) as server:
+        painter = ImageGenerator.open(picture_bundle, server.url, format="fp32", retry=RETRY)
+        _closed_while_it_waits(
+            painter, lambda: painter.generate("a cat", spec=spec), held, go_on.set
+        )
+        assert server.requests == 1
+
+
+def _closed_while_it_waits(generator, use, held: threading.Event, release) -> None:
+    raised: list[Exception] = []
+
+    def work() -> None:
+        try:
+            use()
+        except LambdaSplitError as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        assert held.wait(60)
+        generator.close()
+        thread.join(60)
+        assert not thread.is_alive()
+        assert [type(error) for error in raised] == [UsageError]
+        assert "closed" in str(raised[0])
+    finally:
+        release()
