@@ -2,6 +2,9 @@
 
 Uvicorn waits for a request's head without end, and connections are bounded in number: who opened
 them and said nothing, or a byte now and then, would keep all others out.
+
+It also stops reading where a client sends more before it is answered, and would then not notice
+that the client goes away.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 __all__ = ["HEAD_TIMEOUT_S", "ImpatientProtocol"]
 
 HEAD_TIMEOUT_S: Final = 10.0
+_MOST_AHEAD: Final = 64 * 1024  # bytes; requests that generate are not for sending ahead of answers
 
 
 class ImpatientProtocol(H11Protocol):
@@ -41,6 +45,16 @@ class ImpatientProtocol(H11Protocol):
         """Nothing is expected any more."""
         super().connection_lost(exc)
         self._stop_expecting()
+
+    def handle_events(self) -> None:
+        """Go on reading during an answer, as much as is kept of requests that come too early."""
+        super().handle_events()
+        if self.flow.read_paused and self.conn.their_state is h11.DONE:
+            ahead, _ended = self.conn.trailing_data
+            if len(ahead) > _MOST_AHEAD:
+                self.transport.close()
+            else:
+                self.flow.resume_reading()
 
     def send_400_response(self, msg: str) -> None:
         """Say that it is no HTTP; once an answer was begun, there is no place to say so."""

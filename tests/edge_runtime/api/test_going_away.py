@@ -2,18 +2,51 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import socket
 import time
+import urllib.parse
+from collections.abc import Iterator
 
 import openai
 import pytest
 
 from bench.link import emulated_link
 from edge_runtime import TextGenerator
-from tests.edge_runtime.api.servers import ENDLESS, await_sessions, running_api
+from tests.edge_runtime.api.servers import ENDLESS, ApiServer, await_sessions, running_api
 from tests.servers import TrunkServer
 
 LONG = [5 + number % 200 for number in range(900)]
 UP = "up=200kbit"  # a long prompt takes over twenty seconds
+
+
+HEAD = (
+    b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n"
+    b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+)
+
+
+@contextlib.contextmanager
+def connected(api: ApiServer) -> Iterator[socket.socket]:
+    address = urllib.parse.urlsplit(api.url)
+    with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
+        yield connection
+
+
+@contextlib.contextmanager
+def asking_for_ever(api: ApiServer) -> Iterator[socket.socket]:
+    """A client whose request is being worked on."""
+    fields = {**ENDLESS, **ENDLESS["extra_body"]}
+    del fields["extra_body"]
+    body = json.dumps(fields).encode()
+    with connected(api) as connection:
+        connection.sendall(HEAD % len(body) + body)
+        deadline = time.monotonic() + 60
+        while not api.state()["busy"]:
+            assert time.monotonic() < deadline, "nothing is worked on"
+            time.sleep(0.02)
+        yield connection
 
 
 @pytest.fixture
@@ -78,6 +111,33 @@ def test_a_cancelled_stream_is_over_for_the_trunk_too(demo_bundle, idle_trunk) -
         # Nobody uses them any more, so that they give their places back.
         await_sessions(idle_trunk, 0)
         assert api.state()["sessions"] == 0
+
+
+@pytest.mark.parametrize("ahead", [b"\r\n", b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"])
+def test_who_sent_more_and_goes_away_is_noticed(api, ahead) -> None:
+    with asking_for_ever(api) as connection:
+        connection.sendall(ahead)
+    api.await_idle()  # minutes earlier than by itself
+
+
+def test_who_sends_too_much_before_the_answer_is_sent_away(api) -> None:
+    with asking_for_ever(api) as connection:
+        with contextlib.suppress(ConnectionError):  # it does not read what it does not want
+            connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n" * 5000)
+            assert connection.recv(1) == b""
+        api.await_idle()
+
+
+def test_a_request_that_came_before_the_answer_is_answered_next(api) -> None:
+    with connected(api) as connection:
+        body = json.dumps({"model": "demo", "prompt": "The fox", "max_tokens": 2}).encode()
+        second = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        connection.sendall(HEAD % len(body) + body + second)
+        answers = b""
+        while piece := connection.recv(4096):
+            answers += piece
+    assert answers.count(b"HTTP/1.1 200 OK") == 2
+    assert answers.index(b"text_completion") < answers.index(b"waiting")
 
 
 def test_nobody_waits_for_a_trunk_that_is_away(demo_bundle) -> None:
