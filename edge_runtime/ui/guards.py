@@ -45,7 +45,7 @@ _HEADERS: Final = {
             "connect-src 'self'",
             "object-src 'none'",
             "base-uri 'self'",
-            "form-action 'self'",
+            "form-action 'none'",  # the page has no form; an answer may have one
             "frame-ancestors 'none'",
         )
     ),

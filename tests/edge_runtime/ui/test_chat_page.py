@@ -218,6 +218,27 @@ def test_a_question_stands_as_it_was_typed(page, served) -> None:
     assert page.title() == "Λ-Split"
 
 
+def test_an_answer_s_markup_stays_in_its_bubble(page) -> None:
+    """A model, or who runs its trunk, may say HTML; its styles could cover the whole page."""
+    ask(page, "Who are you?")
+    await_end(page)
+    page.eval_on_selector(
+        "#ls-chat [data-testid=bot] .prose",
+        """said => said.innerHTML +=
+            '<p style="position: fixed; inset: 0; z-index: 9999; background: red">over all</p>'""",
+    )
+    for button in ("#ls-send", "#ls-clear", "#ls-dark"):
+        seen = page.eval_on_selector(
+            button,
+            """button => {
+                button.scrollIntoView();
+                const { x, y, width, height } = button.getBoundingClientRect();
+                return button.contains(document.elementFromPoint(x + width / 2, y + height / 2));
+            }""",
+        )
+        assert seen, button
+
+
 def test_a_new_chat_in_the_middle_of_an_answer(greedy, served) -> None:
     with served.line.held_after(SOME_BYTES):
         ask(greedy, QUESTION)

@@ -38,6 +38,7 @@ def test_what_the_page_is_made_of(path) -> None:
     policy = answer.headers["content-security-policy"]
     assert "default-src 'self'" in policy
     assert "connect-src 'self'" in policy
+    assert "form-action 'none'" in policy
     assert "http" not in policy
     assert answer.headers["referrer-policy"] == "no-referrer"
 
