@@ -8,9 +8,10 @@ import msgspec
 
 from audit.picture_results import PictureResults
 from audit.results import SCHEMA, TextAudit
-from lambda_split.errors import OutputNotWritable, UsageError
+from lambda_split.errors import UsageError
+from lambda_split.whole_file import write_whole
 
-__all__ = ["AuditResults", "read_results", "write_results", "write_whole"]
+__all__ = ["AuditResults", "read_results", "write_results"]
 
 
 class AuditResults(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,21 +63,3 @@ def read_results(path: pathlib.Path) -> AuditResults:
         raise UsageError(f"{path}: {error.strerror}") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"{path} holds no results of an audit: {error}") from error
-
-
-def write_whole(path: pathlib.Path, content: bytes) -> None:
-    """Write a file, whole or not at all.
-
-    Raises:
-        OutputNotWritable: the disk is full, or there is no permission.
-    """
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        try:
-            temporary.write_bytes(content)
-            temporary.replace(path)
-        except BaseException:  # a full disk, or Ctrl-C
-            temporary.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise OutputNotWritable(str(path), error.strerror or str(error)) from error

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from bench.parts import token_parts
 from bench.results import Growth, Measurement
 from bench.spread import Spread
-from bench.store import write_whole
+from lambda_split.whole_file import write_whole
 
 __all__ = ["draw_growth", "draw_latency", "draw_speed"]
 

@@ -6,7 +6,6 @@ import pathlib
 
 from bench.prediction import predictions
 from bench.results import Results
-from bench.store import write_whole
 from bench.tables import (
     growth_table,
     latency_table,
@@ -17,6 +16,7 @@ from bench.tables import (
 )
 from lambda_split.counting import counted
 from lambda_split.errors import OutputNotWritable
+from lambda_split.whole_file import write_whole
 
 __all__ = ["REPORT_NAME", "remove_report", "report", "write_report"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
 from collections.abc import Sequence
 
@@ -12,8 +11,9 @@ from bench.machine import Machine
 from bench.results import SCHEMA, Growth, Measurement, Model, Results
 from bench.settings import BenchSettings, differences
 from lambda_split.errors import OutputNotWritable, UsageError
+from lambda_split.whole_file import write_whole
 
-__all__ = ["RESULTS_NAME", "Store", "write_whole"]
+__all__ = ["RESULTS_NAME", "Store"]
 
 RESULTS_NAME = "results.json"
 _RESTART = "take another --out, or --restart to begin anew"
@@ -80,27 +80,6 @@ class Store:
     def _write(self) -> None:
         raw = msgspec.json.format(msgspec.json.encode(self.results), indent=1)
         write_whole(self.folder / RESULTS_NAME, raw + b"\n")
-
-
-def write_whole(path: pathlib.Path, raw: bytes) -> None:
-    """Write a file so that it is whole or as it was, and nothing else is left.
-
-    Raises:
-        OutputNotWritable: it cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        try:
-            with temporary.open("wb") as file:
-                file.write(raw)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:  # a full disk, or Ctrl-C
-            temporary.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise OutputNotWritable(str(path), error.strerror or str(error)) from error
 
 
 class _Version(msgspec.Struct):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import operator
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Self
@@ -15,6 +14,7 @@ from edge_runtime.closing import Closing
 from edge_runtime.connection import Endpoint
 from edge_runtime.context import Context
 from edge_runtime.drawing import draw_split
+from edge_runtime.given_numbers import whole_number
 from edge_runtime.graphs import RuntimeSettings
 from edge_runtime.logprobs import (
     TokenLogprobs,
@@ -135,7 +135,7 @@ class TextGenerator(Closing):
         manifest = model.bundle.manifest
         limit = manifest.geometry.max_positions
         positions = min(limit, DEFAULT_MAX_POSITIONS) if max_positions is None else max_positions
-        positions = _whole("max_positions", positions)
+        positions = _at_least_1("max_positions", positions)
         if positions > limit:
             raise UsageError(f"max_positions must be between 1 and the model's {limit}")
         chosen = manifest.at(draw_split(manifest.choices) if split is None else split)
@@ -147,7 +147,7 @@ class TextGenerator(Closing):
             meter,
             codec=wanted,
             max_positions=positions,
-            chunk_tokens=_whole("chunk_tokens", chunk_tokens),
+            chunk_tokens=_at_least_1("chunk_tokens", chunk_tokens),
             retry=policy,
         )
         head, tail = model.graphs(chosen.split)
@@ -266,7 +266,7 @@ class TextGenerator(Closing):
             TokenizerInvalid: the tokenizer fails.
         """
         self._check_open()
-        budget = _whole("max_new_tokens", max_new_tokens)
+        budget = _at_least_1("max_new_tokens", max_new_tokens)
         ids = self.tokenize(prompt)
         if len(ids) > self._context.max_positions:
             raise PromptTooLong(_SHORTEN, len(ids), self._context.max_positions)
@@ -408,12 +408,8 @@ class TextGenerator(Closing):
                 logits = self._context.extend([token])
 
 
-def _whole(name: str, value: int) -> int:
-    """The value as an integer of at least 1, whatever kind of integer it is."""
-    try:
-        whole = operator.index(value)
-    except TypeError as error:
-        raise UsageError(f"{name} must be an integer, not {value!r}") from error
+def _at_least_1(name: str, value: int) -> int:
+    whole = whole_number(name, value)
     if whole < 1:
         raise UsageError(f"{name} must be at least 1")
     return whole

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from edge_runtime.given_numbers import whole_number
 from lambda_split.errors import UsageError
 
 __all__ = [
@@ -44,10 +44,7 @@ def check_alternatives(top: int) -> int:
     Raises:
         UsageError: it is none, or out of range.
     """
-    try:
-        number = operator.index(top)
-    except TypeError as error:
-        raise UsageError(f"top_logprobs must be an integer, not {top!r}") from error
+    number = whole_number("top_logprobs", top)
     if not 0 <= number <= MOST_ALTERNATIVES:
         raise UsageError(f"top_logprobs must be between 0 and {MOST_ALTERNATIVES}, not {number}")
     return number

@@ -9,8 +9,9 @@ from audit.reporting.page import as_html
 from audit.reporting.picture_plots import pictures_plot
 from audit.reporting.text_plots import attacks_plot, defences_plot
 from audit.reporting.text_summary import curves
-from audit.results_file import AuditResults, write_results, write_whole
+from audit.results_file import AuditResults, write_results
 from lambda_split.errors import OutputNotWritable
+from lambda_split.whole_file import write_whole
 
 __all__ = ["PLOTS", "plots_of", "write_report"]
 

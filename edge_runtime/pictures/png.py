@@ -16,6 +16,7 @@ import numpy as np
 
 from edge_runtime.pictures.decoder import Pixels
 from lambda_split.errors import OutputNotWritable, UsageError
+from lambda_split.whole_file import write_whole
 
 __all__ = ["encode_png", "write_png"]
 
@@ -67,20 +68,9 @@ def write_png(
         if target.exists() and not target.is_file():  # a pipe or a terminal cannot be replaced
             target.write_bytes(data)
         else:
-            _write_whole(target, data)
+            write_whole(target, data)
     except (OSError, ValueError) as error:
         raise OutputNotWritable(os.fspath(path), str(error)) from error
-
-
-def _write_whole(target: pathlib.Path, data: bytes) -> None:
-    """Write a file so that it is whole or as it was: another one first, then renamed."""
-    temporary = target.with_name(f".{target.name}.tmp")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(target)
-    except BaseException:  # an interrupt leaves nothing behind, either
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _text(keyword: str, text: str) -> bytes:

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
-import errno
 import json
 import os
-import pathlib
 
 import pytest
 
@@ -68,25 +66,6 @@ def test_what_cannot_be_put_in_its_place_leaves_nothing(tmp_path) -> None:
     with pytest.raises(OutputNotWritable):
         write_results(tmp_path / "results.json", BOTH)
     assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
-
-
-@pytest.mark.parametrize(
-    ("fault", "told"),
-    [
-        (OSError(errno.ENOSPC, "No space left"), OutputNotWritable),
-        (KeyboardInterrupt(), KeyboardInterrupt),
-    ],
-    ids=["full disk", "Ctrl-C"],
-)
-def test_what_could_not_be_written_leaves_nothing(tmp_path, monkeypatch, fault, told) -> None:
-    def fail(path: pathlib.Path, _content: bytes) -> None:
-        path.touch()
-        raise fault
-
-    monkeypatch.setattr(pathlib.Path, "write_bytes", fail)
-    with pytest.raises(told):
-        write_results(tmp_path / "results.json", BOTH)
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_who_lets_nobody_read_his_files_has_a_report_that_nobody_reads(tmp_path) -> None:

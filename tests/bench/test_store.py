@@ -1,13 +1,11 @@
 """Results in a folder: stored at once, gone on with, and never mixed with others."""
 
-import errno
 import json
-import os
 
 import msgspec
 import pytest
 
-from bench.store import RESULTS_NAME, Store, write_whole
+from bench.store import RESULTS_NAME, Store
 from lambda_split.errors import OutputNotWritable, UsageError
 from tests.bench.figures import LAN, MACHINE, MODEL, growth, measurement, settings
 
@@ -70,31 +68,8 @@ def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(OutputNotWritable, match="file"):
         _open(tmp_path / "file" / "out")
-    with pytest.raises(OutputNotWritable, match="nowhere"):
-        write_whole(tmp_path / "nowhere" / "report.md", b"x")
     with pytest.raises(UsageError, match="File name too long"):
         _open(tmp_path / ("x" * 300))
     (tmp_path / "taken" / RESULTS_NAME).mkdir(parents=True)
     with pytest.raises(UsageError, match=RESULTS_NAME):
         _open(tmp_path / "taken")
-
-
-@pytest.mark.parametrize(
-    ("fault", "told"),
-    [
-        (OSError(errno.ENOSPC, "No space left"), OutputNotWritable),
-        (KeyboardInterrupt(), KeyboardInterrupt),
-    ],
-    ids=["full disk", "Ctrl-C"],
-)
-def test_what_could_not_be_written_leaves_the_file_as_it_was(tmp_path, monkeypatch, fault, told):
-    write_whole(tmp_path / "report.md", b"before")
-
-    def fail(_descriptor):
-        raise fault
-
-    monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(told):
-        write_whole(tmp_path / "report.md", b"after")
-    assert [path.name for path in tmp_path.iterdir()] == ["report.md"]
-    assert (tmp_path / "report.md").read_bytes() == b"before"
