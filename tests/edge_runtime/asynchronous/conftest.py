@@ -8,6 +8,16 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from edge_runtime import (
+    AsyncTextGenerator,
+    TextGenerator,
+    TextModel,
+)
+from tests.edge_runtime.asynchronous.gates import Gate
+from tests.edge_runtime.asynchronous.some_prompts import RETRY
+from tests.edge_runtime.hostile_server import hostile_server
+from tests.edge_runtime.some_texts import write_text_bundle
+
 
 @pytest.fixture
 def run():
@@ -26,3 +36,41 @@ def run():
         assert not [thread for thread in left if thread.is_alive()]
 
     return whole
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return TextModel.load(write_text_bundle(tmp_path_factory.mktemp("bundle")))
+
+
+@pytest.fixture
+def gate():
+    made = Gate()
+    yield made
+    made.open()
+
+
+@pytest.fixture
+def server(gate):
+    with hostile_server(gate) as running:
+        yield running
+
+
+@pytest.fixture
+def opened(model, server):
+    def opening(**settings):
+        return AsyncTextGenerator.open(
+            model, server.url, codec="fp32", **{"retry": RETRY, **settings}
+        )
+
+    return opening
+
+
+@pytest.fixture
+def expected(model):
+    """What the synchronous generator says, on a server of its own."""
+    with (
+        hostile_server(Gate()) as server,
+        TextGenerator.open(model, server.url, codec="fp32", retry=RETRY) as llm,
+    ):
+        yield llm
