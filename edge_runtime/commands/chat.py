@@ -8,7 +8,8 @@ and press Enter. Ctrl-C stops the answer, Ctrl-D ends the program.
 What you enter is kept for the Up key, readable by you only, in $XDG_STATE_HOME/lambda-split
 (~/.local/state/lambda-split); --no-history keeps nothing. It never leaves this device.
 
-From a pipe each line is a message, and stdout holds the answers alone.
+From a pipe each line is a message, and stdout holds the answers alone; the exit code is 1 where one
+could not be answered.
 """
 
 from __future__ import annotations
@@ -74,8 +75,8 @@ def run(args: argparse.Namespace) -> int:
         name = generator.bundle.manifest.model.id
         hint = f"{name}: /help for commands, Ctrl-C stops an answer, Ctrl-D ends"
         sys.stderr.write(f"{palette_for(sys.stderr).notice(hint)}\n")
-        chat.run()
-    return 0
+        all_done = chat.run()
+    return 0 if all_done or interactive else 1  # a person has seen it
 
 
 def _check(generator: TextGenerator) -> None:

@@ -81,9 +81,14 @@ class Chat:
         self._interrupts = Interrupts()
         self._conversation = Conversation(system)
         self._palette = palette_for(sys.stderr)
+        self._all_done = True
 
-    def run(self) -> None:
-        """Converse until the user ends it, or the input does."""
+    def run(self) -> bool:
+        """Converse until the user ends it, or the input does.
+
+        Returns:
+            Whether all that was entered could be done.
+        """
         with contextlib.ExitStack() as stack:
             if self._interactive:
                 stack.enter_context(self._interrupts.governed())
@@ -91,17 +96,18 @@ class Chat:
                 self._remember(entry)
                 try:
                     if not self._obey(entry):
-                        return
+                        break
                 except (LinkError, TlsError, WireError) as error:
                     # Nothing is lost: the conversation is here, and the next turn connects again.
-                    self._trouble(f"{error}\nsay it again to try once more")
+                    self._failed(f"{error}\nsay it again to try once more")
                 except PromptTooLong as error:
-                    self._trouble(
+                    self._failed(
                         f"the conversation is full: {error.tokens} tokens, the session holds "
                         f"{error.max_positions} (see --max-positions); /reset begins a new one"
                     )
                 except LambdaSplitError as error:
-                    self._trouble(str(error))
+                    self._failed(str(error))
+        return self._all_done
 
     # --- what is entered ---
 
@@ -119,7 +125,7 @@ class Chat:
                 entry = assembler.finish()
                 return entry if entry is not None and entry.text else None
             except UsageError as error:
-                self._trouble(str(error))
+                self._failed(str(error))
                 assembler.clear()
                 continue
             except KeyboardInterrupt:
@@ -248,6 +254,10 @@ class Chat:
     def _notice(self, text: str) -> None:
         sys.stderr.write(f"{self._palette.notice(text)}\n")
         sys.stderr.flush()
+
+    def _failed(self, text: str) -> None:
+        self._all_done = False
+        self._trouble(text)
 
     def _trouble(self, text: str) -> None:
         sys.stderr.write(f"{self._palette.trouble(text)}\n")

@@ -90,12 +90,13 @@ def _behave(peer) -> None:
     peer.serve()
 
 
-def _chat(bundle, url, *lines, history=None, max_positions=48, **sampling) -> None:
+def _chat(bundle, url, *lines, history=None, max_positions=48, **sampling) -> bool:
     settings = ChatSettings(
         max_new_tokens=3, sampling=SamplingSettings(**{"temperature": 0.0, **sampling})
     )
     with TextGenerator.open(bundle, url, retry=RETRY, max_positions=max_positions) as generator:
-        Chat(generator, settings, Script(*lines), history=history, interactive=False).run()
+        chat = Chat(generator, settings, Script(*lines), history=history, interactive=False)
+        return chat.run()
 
 
 def _said(path: pathlib.Path) -> list[str]:
@@ -167,7 +168,8 @@ def test_messages_that_the_template_refuses_can_be_taken_back(bundle, tmp_path, 
 
 def test_a_full_conversation_says_what_to_do(bundle, capsys) -> None:
     with hostile_server(_behave) as server:
-        _chat(bundle, server.url, "w1 w2 w3 w4", "w5 w6", "/reset", "w7", max_positions=8)
+        lines = ("w1 w2 w3 w4", "w5 w6", "/reset", "w7")
+        assert not _chat(bundle, server.url, *lines, max_positions=8)
     told = capsys.readouterr()
     assert "the conversation is full: 9 tokens, the session holds 8" in told.err
     assert len(told.out.splitlines()) == 2
@@ -194,11 +196,23 @@ def test_commands_that_need_an_answer(bundle, capsys) -> None:
     assert told.out == ""  # nothing is answered after /quit
 
 
+@pytest.mark.parametrize(
+    ("entered", "code"),
+    [(b"w1\nw2\n", 0), (b"w1 w2 w3 w4 w5 w6 w7\nw5\n", 1), (b"\xff\nw1\n", 1), (b"", 0)],
+)
+def test_scripts_learn_whether_all_was_answered(bundle, entered, code, monkeypatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(entered), encoding="utf-8"))
+    with hostile_server(_behave) as server:
+        link = ["--bundle", str(bundle), "--url", server.url, "--codec", "fp32"]
+        bounds = ["--max-positions", "8", "--max-new-tokens", "1", "--temperature", "0"]
+        assert main(["chat", *link, *bounds]) == code
+
+
 def test_a_history_that_cannot_be_kept_ends_nothing(bundle, tmp_path, capsys) -> None:
     (tmp_path / "file").touch()
     history = ChatHistory(tmp_path / "file" / "chat_history")
     with hostile_server(_behave) as server:
-        _chat(bundle, server.url, "w1", "w2", history=history)
+        assert _chat(bundle, server.url, "w1", "w2", history=history)  # all was answered
     told = capsys.readouterr()
     assert told.err.count("no history from here on") == 1
     assert len(told.out.splitlines()) == 2
