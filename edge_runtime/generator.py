@@ -135,7 +135,7 @@ class TextGenerator(Closing):
         manifest = model.bundle.manifest
         limit = manifest.geometry.max_positions
         positions = min(limit, DEFAULT_MAX_POSITIONS) if max_positions is None else max_positions
-        positions = _at_least_1("max_positions", positions)
+        positions = whole_number("max_positions", positions, 1)
         if positions > limit:
             raise UsageError(f"max_positions must be between 1 and the model's {limit}")
         chosen = manifest.at(draw_split(manifest.choices) if split is None else split)
@@ -147,7 +147,7 @@ class TextGenerator(Closing):
             meter,
             codec=wanted,
             max_positions=positions,
-            chunk_tokens=_at_least_1("chunk_tokens", chunk_tokens),
+            chunk_tokens=whole_number("chunk_tokens", chunk_tokens, 1),
             retry=policy,
         )
         head, tail = model.graphs(chosen.split)
@@ -266,7 +266,7 @@ class TextGenerator(Closing):
             TokenizerInvalid: the tokenizer fails.
         """
         self._check_open()
-        budget = _at_least_1("max_new_tokens", max_new_tokens)
+        budget = whole_number("max_new_tokens", max_new_tokens, 1)
         ids = self.tokenize(prompt)
         if len(ids) > self._context.max_positions:
             raise PromptTooLong(_SHORTEN, len(ids), self._context.max_positions)
@@ -406,10 +406,3 @@ class TextGenerator(Closing):
                 )
             if remaining > 1:
                 logits = self._context.extend([token])
-
-
-def _at_least_1(name: str, value: int) -> int:
-    whole = whole_number(name, value)
-    if whole < 1:
-        raise UsageError(f"{name} must be at least 1")
-    return whole

@@ -87,14 +87,7 @@ class SamplingSettings:
         object.__setattr__(self, name, value)
 
     def _check_integer(self, name: str) -> None:
-        object.__setattr__(self, name, _at_least_none(name, getattr(self, name)))
-
-
-def _at_least_none(name: str, value: object) -> int:
-    number = whole_number(name, value)
-    if number < 0:
-        raise UsageError(f"{name} must be a whole number of at least 0, not {number}")
-    return number
+        object.__setattr__(self, name, whole_number(name, getattr(self, name), 0))
 
 
 class Sampler:
@@ -111,7 +104,7 @@ class Sampler:
 
     def __init__(self, settings: SamplingSettings, *, drawn: int = 0) -> None:
         self.settings = settings
-        self.drawn = _at_least_none("drawn", drawn)
+        self.drawn = whole_number("drawn", drawn, 0)
         stream = np.random.PCG64(settings.seed)
         stream.advance(self.drawn)
         self._random = np.random.Generator(stream)

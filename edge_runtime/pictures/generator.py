@@ -298,9 +298,7 @@ class ImageGenerator(Closing):
         check_spec(wanted, manifest)
         if self._denoiser.closed:
             raise UsageError("this ImageGenerator is closed: open another one")
-        previews = whole_number("preview_every", preview_every)
-        if previews < 0:
-            raise UsageError(f"preview_every must be at least 0, not {previews}")
+        previews = whole_number("preview_every", preview_every, 0)
         reading, began = self._meter.reading(), time.perf_counter()
         order = make_order(
             wanted,

@@ -1,4 +1,4 @@
-"""What the tests of local servers share: the shipped language model, and its trunk."""
+"""What the tests of the device side share: the shipped language model, and trunks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,16 @@ import pytest
 
 from export import ExportSettings, QuietProgress, export_bundle
 from lambda_split.bundle import load_bundle
+from tests.edge_runtime.gates import Gate
 from tests.servers import serving
+
+
+@pytest.fixture
+def gate():
+    """A trunk that a test holds up; afterwards it holds up nobody."""
+    made = Gate()
+    yield made
+    made.open()
 
 
 @pytest.fixture(scope="session")

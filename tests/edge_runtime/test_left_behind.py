@@ -19,7 +19,7 @@ from lambda_split.wire.codecs import encode
 from lambda_split.wire.frames import Codec
 from lambda_split.wire.messages import Hello
 from tests.certificates import Issuer
-from tests.edge_runtime.asynchronous.gates import Gate
+from tests.edge_runtime.gates import Gate
 from tests.edge_runtime.hostile_server import hostile_server
 from tests.edge_runtime.pictures import some_pictures
 from tests.edge_runtime.pictures.some_denoiser import serve_zeros

@@ -8,7 +8,6 @@ import pytest
 
 from edge_runtime import RetryPolicy, TextGenerator
 from lambda_split.errors import UsageError
-from tests.edge_runtime.asynchronous.gates import Gate
 from tests.edge_runtime.hostile_server import hostile_server
 from tests.edge_runtime.some_texts import write_text_bundle
 
@@ -21,13 +20,6 @@ ASKED = {
     "forget": lambda llm, _: llm.forget(),
     "close the stream": lambda _, stream: stream.close(),
 }
-
-
-@pytest.fixture
-def gate():
-    made = Gate()
-    yield made
-    made.open()
 
 
 @pytest.fixture

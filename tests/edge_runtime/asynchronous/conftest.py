@@ -13,8 +13,8 @@ from edge_runtime import (
     TextGenerator,
     TextModel,
 )
-from tests.edge_runtime.asynchronous.gates import Gate
 from tests.edge_runtime.asynchronous.some_prompts import RETRY
+from tests.edge_runtime.gates import Gate
 from tests.edge_runtime.hostile_server import hostile_server
 from tests.edge_runtime.some_texts import write_text_bundle
 
@@ -41,13 +41,6 @@ def run():
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     return TextModel.load(write_text_bundle(tmp_path_factory.mktemp("bundle")))
-
-
-@pytest.fixture
-def gate():
-    made = Gate()
-    yield made
-    made.open()
 
 
 @pytest.fixture
