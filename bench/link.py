@@ -127,9 +127,15 @@ class _Proxy:
         self._open: set[_Passage] = set()
 
     def run(self) -> None:
+        """Accept until the listener is closed, by another thread."""
         _start(self._cut_now_and_then)
         while True:
-            near, _ = self._listener.accept()
+            try:
+                near, _ = self._listener.accept()
+            except OSError:
+                if self._listener.fileno() == -1:
+                    return
+                raise
             _start(self._connect, near)
 
     def stall(self, seconds: float) -> None:

@@ -12,7 +12,7 @@ import time
 import numpy as np
 import pytest
 
-from bench.link import Traffic, emulated_link
+from bench.link import Traffic, _Proxy, emulated_link
 from bench.link_settings import LinkSettings
 from lambda_split.errors import UsageError
 
@@ -220,3 +220,10 @@ def test_a_port_that_is_taken_is_told():
     assert done.returncode == 1
     assert done.stderr.startswith(f"bench.link: cannot listen on {address}: Address already in use")
     assert done.stderr.count("\n") == 1
+
+
+def test_a_link_that_ends_before_it_accepts_does_so_quietly():
+    """The accepting thread may begin after the main thread has closed the listener."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.close()
+    _Proxy(listener, ("127.0.0.1", 1), LinkSettings()).run()
