@@ -112,17 +112,27 @@ def serve_app(
     )
     server = _Server(config, on_end)
     host, port = listener.getsockname()[:2]
-    sys.stdout.write(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}{path}\n")
-    sys.stdout.flush()
-    with _quiet_end():
+    name = f"[{host}]" if ":" in host else host
+    with _ended_by_signals(server):
+        sys.stdout.write(f"listening on http://{name}:{port}{path}\n")
+        sys.stdout.flush()
         server.run(sockets=[listener])
 
 
 @contextlib.contextmanager
-def _quiet_end() -> Iterator[None]:
-    """Uvicorn raises the signal that ended it again: to end by it is success here."""
+def _ended_by_signals(server: _Server) -> Iterator[None]:
+    """Let signals end a server from now on: to end by one is success.
+
+    Uvicorn listens to them itself while it runs. One that comes before that it would never know of,
+    and the one that ended it is raised again by it afterwards.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        if not server.started:
+            server.handle_exit(number, frame)
+
     numbers = (signal.SIGTERM, signal.SIGINT)
-    before = [signal.signal(number, lambda *_: None) for number in numbers]
+    before = [signal.signal(number, end) for number in numbers]
     try:
         yield
     finally:
