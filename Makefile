@@ -38,7 +38,7 @@ test: $(VENV)/.dev  ## the tests
 	$(BIN)/python -m pytest
 
 test-all: $(VENV)/.dev  ## also the exhaustive ones, before a release
-	$(BIN)/python -m pytest -m ""
+	$(BIN)/python -m pytest -m "" --hypothesis-profile=exploring
 
 lint: $(VENV)/.dev  ## ruff, rules and format
 	$(BIN)/ruff check .

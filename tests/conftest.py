@@ -6,9 +6,14 @@ import signal
 
 import hypothesis
 
-# Tests assert results, never timing: a loaded machine must not fail one.
-hypothesis.settings.register_profile("untimed", deadline=None)
-hypothesis.settings.load_profile("untimed")
+# Tests assert results, never timing: a loaded machine must not fail one. Nor must chance: examples
+# are the same each time, except where new ones are looked for (`make test-all`).
+untimed = hypothesis.settings(
+    deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.register_profile("exploring", untimed)
+hypothesis.settings.register_profile("repeatable", untimed, derandomize=True)
+hypothesis.settings.load_profile("repeatable")
 
 # Shells start what is run in the background with SIGINT ignored, and programs hand that down: those
 # that tests interrupt would never hear of it.
