@@ -29,6 +29,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import math
+import os
 import queue
 import random
 import re
@@ -378,12 +379,17 @@ def main() -> int:
         told = AddressUnavailable(f"{host}:{port}", error.strerror or str(error))
         sys.stderr.write(f"bench.link: {told}\n")
         return 1
-    with listener, contextlib.suppress(KeyboardInterrupt):
-        host, port = listener.getsockname()[:2]
-        proxy = _Proxy(listener, args.to, settings)
-        _start(proxy.run)
-        _say(f"listening on {host}:{port}")
-        _obey(proxy)
+    try:
+        with listener, contextlib.suppress(KeyboardInterrupt):
+            host, port = listener.getsockname()[:2]
+            proxy = _Proxy(listener, args.to, settings)
+            _start(proxy.run)
+            _say(f"listening on {host}:{port}")
+            _obey(proxy)
+    except BrokenPipeError:
+        # Whoever started it is gone. Point stdout elsewhere for the interpreter's flush at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     return 0
 
 

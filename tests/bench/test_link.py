@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import os
 import signal
 import socket
 import subprocess
@@ -210,6 +211,22 @@ def test_ctrl_c_ends_it_quietly():
         process.send_signal(signal.SIGINT)
         assert process.communicate()[1] == ""
         assert process.returncode == 0
+
+
+def test_a_link_of_nobody_ends_without_a_word():
+    """Who is interrupted while he starts one may be gone before it says where it listens."""
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as nowhere:
+        done = subprocess.run(
+            [sys.executable, "-m", "bench.link", "--to", "127.0.0.1:1"],
+            stdin=subprocess.DEVNULL,
+            stdout=nowhere,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 def test_a_port_that_is_taken_is_told():
