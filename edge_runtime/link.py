@@ -140,7 +140,9 @@ class Link:
             self._sender.cut_off()
         else:
             # If it is gone already, that is what was wanted.
-            with contextlib.suppress(OSError, websockets.exceptions.WebSocketException, WireError):
+            with contextlib.suppress(
+                OSError, websockets.exceptions.WebSocketException, ConnectionLost, WireError
+            ):
                 self._sender.send(goodbye())
         self._sender.stop()
         self._lifetime.close()

@@ -69,7 +69,7 @@ class MessageSender:
         Raises:
             OSError, websockets.exceptions.WebSocketException: as the library's ``send``, for this
                 message or an earlier one.
-            ConnectionLost: the socket took nothing for too long.
+            ConnectionLost: the socket took nothing for too long, or it was stopped meanwhile.
         """
         with self._changed:
             self._raise_failure()
@@ -84,11 +84,11 @@ class MessageSender:
             self._thread = threading.Thread(target=self._run, name="sender", daemon=True)
             self._thread.start()
         with self._changed:
-            # A failure is looked for before each wait: after it nobody would end that.
-            self._raise_failure()
+            # Looked for before each wait: after it nobody would end that.
+            self._raise_if_over()
             while self._waiting and self._queued_bytes + len(message) > _QUEUE_BYTES:
                 self._changed.wait()
-                self._raise_failure()
+                self._raise_if_over()
             self._waiting.append(message)
             self._queued_bytes += len(message)
             self._changed.notify_all()
@@ -96,7 +96,8 @@ class MessageSender:
     def flush(self) -> None:
         """Wait until everything is written; raises as :meth:`send`."""
         with self._changed:
-            while self._waiting and self._failure is None:
+            while self._waiting:
+                self._raise_if_over()
                 self._changed.wait()
             self._raise_failure()
 
@@ -132,6 +133,12 @@ class MessageSender:
     def _raise_failure(self) -> None:
         if self._failure is not None:
             raise self._failure
+
+    def _raise_if_over(self) -> None:
+        """Where nothing is written any more: another thread may have stopped it."""
+        self._raise_failure()
+        if self._stopped:
+            raise ConnectionLost("it was closed")
 
     # --- on the thread ----------------------------------------------------------------------------
 

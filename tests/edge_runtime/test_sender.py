@@ -216,3 +216,46 @@ def test_a_failure_just_before_it_would_wait_for_room_is_told() -> None:
     thread.start()
     thread.join(30)
     assert raised
+
+
+@pytest.mark.parametrize("more", [b"x", bytes(100_000)], ids=["short", "long"])
+def test_who_waits_until_it_has_gone_learns_that_another_thread_has_stopped_it(more) -> None:
+    class Stuck:
+        """A connection on which nothing gets any further until it is let."""
+
+        begun, go_on = threading.Event(), threading.Event()
+
+        def send(self, _message) -> None:
+            self.begun.set()
+            assert self.go_on.wait(60)
+
+    connection = Stuck()
+    waiting = sender.MessageSender(connection, stall_s=60.0)
+    waiting.send(bytes(sender._QUEUE_BYTES))
+    assert connection.begun.wait(60)
+    raised = []
+
+    def send() -> None:
+        with pytest.raises(ConnectionLost, match="closed"):
+            waiting.send(more)
+        raised.append(True)
+
+    thread = threading.Thread(target=send, daemon=True)
+    thread.start()
+    waiting.end()
+    thread.join(30)
+    connection.go_on.set()
+    waiting.stop()
+    assert raised
+
+
+def test_closing_never_raises_also_where_another_thread_has_just_failed_to_send() -> None:
+    def script(peer):
+        peer.welcome()
+        peer.serve()
+
+    with hostile_server(script) as server:
+        connection = _connect(server.url)
+        connection._link._sender._fail(ConnectionLost("the server has read nothing"))
+        connection.close()
+    assert not _senders()
