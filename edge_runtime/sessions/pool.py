@@ -200,6 +200,7 @@ class SessionPool(Generic[Held]):
         # Taken, or asyncio would log that nobody did, with a stack trace.
         self._note_full(opening.exception())
         self._give_back(session)
+        self._wake()  # as where somebody waited for it
 
     def _note_full(self, error: BaseException | None) -> None:
         if not isinstance(error, CapacityRefused):

@@ -254,10 +254,17 @@ def test_a_session_that_nobody_waits_for_may_fail_to_open(caplog, kind, facts) -
     assert caplog.text == ""
 
 
+def put_clock_on(seconds: float) -> None:
+    """Let the running event loop's time go on by so much, so that nobody waits for that."""
+    loop = asyncio.get_running_loop()
+    earlier = loop.time
+    loop.time = lambda: earlier() + seconds
+
+
 class Trunk:
     """Opens sessions while it has places, one at a time."""
 
-    again_s = 4  # longer than what is done before it is asked again
+    again_s = 20  # longer than what is done before it is asked again
 
     def __init__(self, places: int) -> None:
         self.places = places
@@ -296,7 +303,10 @@ def test_a_full_trunk_s_sessions_are_shared_and_it_is_asked_again_in_time() -> N
         gate.clear()
         working = asyncio.create_task(ask(pool, [1], gate=gate))
         await asyncio.sleep(0)
-        found, _ = await ask(pool, [9])  # when it is time to ask again
+        late = asyncio.create_task(ask(pool, [9]))
+        await until(lambda: pool.waiting)
+        put_clock_on(trunk.again_s)
+        found, _ = await late  # when it is time to ask again
         assert found is trunk.opened[1]
         gate.set()
         await working
@@ -339,6 +349,33 @@ def test_a_session_that_opens_too_late_for_one_request_does_for_another() -> Non
         trunk.gate.set()
         found, _ = await other
         assert [found] == trunk.opened
+        await pool.close()
+
+    run(scenario)
+
+
+def test_a_session_that_opens_too_late_leaves_room_for_others_as_well() -> None:
+    async def scenario():
+        trunk = Trunk(places=1)
+        pool = trunk.pool(sessions=3)
+        gate = threading.Event()
+        working = asyncio.create_task(ask(pool, [1], gate=gate))
+        await until(lambda: trunk.opened)
+        impatient = asyncio.create_task(ask(pool, [2]))
+        await until(lambda: pool.waiting == 1)
+        others = [asyncio.create_task(ask(pool, [number], gate=gate)) for number in (3, 4)]
+        await until(lambda: pool.waiting == 3)
+        trunk.places = 3
+        trunk.gate.clear()
+        put_clock_on(trunk.again_s)
+        await until(lambda: pool.busy == 2)  # who waits longest asks the trunk again
+        impatient.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await impatient
+        trunk.gate.set()
+        await until(lambda: len(trunk.opened) == 3)  # the trunk has room for both
+        gate.set()
+        await asyncio.gather(working, *others)
         await pool.close()
 
     run(scenario)
