@@ -12,6 +12,7 @@ import time
 import pytest
 
 from lambda_split.cli import main
+from tests.bench.crossing import crossed
 
 BENCH = [sys.executable, "-m", "lambda_split.cli", "bench"]
 SMALL = [
@@ -75,11 +76,13 @@ def test_it_is_ended_goes_on_and_reports(tmp_path) -> None:
     assert {each["device_peak_rss"] > 10e6 for each in by_case.values()} == {True}
     split = by_case["split", "loopback"]
     # 11 positions of 384 bytes; 28 for each of 4 frames; 8 or 4 for each WebSocket frame.
-    assert [each["socket"] for each in split["runs"]] == [
-        {"up": 11 * 384 + 4 * (28 + 8), "down": 11 * 384 + 4 * (28 + 4)}
-    ] * 2
-    again = by_case["split-everything", "loopback"]
-    assert again["runs"][0]["socket"]["up"] == (8 + 9 + 10 + 11) * 384 + 4 * (28 + 8)
+    new = {"up": 11 * 384 + 4 * (28 + 8), "down": 11 * 384 + 4 * (28 + 4)}
+    found_in = [tuple(each["socket"].values()) for each in split["runs"]]
+    assert [crossed(each, **new) for each in found_in] == [True] * 2, found_in
+    again = by_case["split-everything", "loopback"]["runs"][0]["socket"]
+    everything = (8 + 9 + 10 + 11) * 384
+    everything = {"up": everything + 4 * (28 + 8), "down": everything + 4 * (28 + 4)}
+    assert crossed((again["up"], again["down"]), **everything), again
     # The whole model in PyTorch takes hundreds of megabytes, a device without it less.
     assert split["server_peak_rss"] > 2 * split["device_peak_rss"]
     assert [point["context"] for point in found["growths"][0]["points"]] == [16]

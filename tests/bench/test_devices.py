@@ -34,6 +34,7 @@ from lambda_split.cli import main
 from lambda_split.errors import ProcessFailed, PromptTooLong, ServerUnreachable
 from lambda_split.partition import open_checkpoint
 from lambda_split.split import Split
+from tests.bench.crossing import crossed
 from tests.bench.figures import settings
 from tests.servers import free_port
 from tests.tiny_models import LAYERS, save_tiny
@@ -144,7 +145,7 @@ def test_only_text_crosses_to_a_whole_model(model) -> None:
         device = stack.enter_context(cloud_device(CloudOnly(url=url)))
         shaken = link.carried()
         found = device.generate(order)
-        crossed = link.carried() - shaken
+        carried = link.carried() - shaken
         for refused, code, reason in (
             ("no JSON", 1007, "malformed"),
             ('{"text": "", "max_new_tokens": 1}', 1007, "length >= 1"),
@@ -160,8 +161,8 @@ def test_only_text_crosses_to_a_whole_model(model) -> None:
     assert found.new_tokens == TOKENS
     assert found.rest.trunk_s > 0
     # A header of two bytes and a mask up; two bytes for each token and the end down.
-    assert crossed.up == found.first.bytes_up + 6
-    assert crossed.down == found.first.bytes_down + found.rest.bytes_down + 2 * (TOKENS + 1)
+    down = found.first.bytes_down + found.rest.bytes_down + 2 * (TOKENS + 1)
+    assert crossed((carried.up, carried.down), up=found.first.bytes_up + 6, down=down), carried
     assert found.first.bytes_down + found.rest.bytes_down >= len(found.text.encode())
 
 
@@ -181,13 +182,13 @@ def test_a_server_that_is_there_already(model, bundle, tmp_path, capfd) -> None:
     found = json.loads((tmp_path / "out" / "results.json").read_bytes())
     assert [each["server_peak_rss"] for each in found["measurements"]] == [None] * 3
     by_split = {
-        tuple(each["case"]["split"].values()): each["runs"][0]["socket"]
+        tuple(each["case"]["split"].values()): tuple(each["runs"][0]["socket"].values())
         for each in found["measurements"]
     }
     row = 64 * 4
     up, frames = 10 * row + 3 * (28 + 8), 3 * (28 + 4)
-    assert by_split[1, 1] == by_split[0, 1] == {"up": up, "down": 10 * row + frames}
-    assert by_split[5, 0] == {"up": up, "down": 3 * row + frames}  # what is sampled from
+    for split, rows in (((1, 1), 10), ((0, 1), 10), ((5, 0), 3)):  # of (5, 0) what is sampled from
+        assert crossed(by_split[split], up=up, down=rows * row + frames), by_split
     assert bundle.is_dir()
 
 
