@@ -22,7 +22,7 @@ import pathlib
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from cloud.assembly import connections, limits_of, load, pacing_of, waiting_of
@@ -83,8 +83,10 @@ def run(args: argparse.Namespace) -> int:
         stack.enter_context(
             log_to_stderr(log.log_level, log.log_format, on_lost=metrics.log_line_lost)
         )
+        hangups = stack.enter_context(_hangups_noted())
         tokens = None if network.token_file is None else TokenStore(network.token_file)
         tls = _tls(network.tls_cert, network.tls_key)
+        reload = functools.partial(reload_all, tls, tokens)
         listener = stack.enter_context(contextlib.closing(bind(network.host, network.port)))
         check_exposure(
             network.host,
@@ -112,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
                 tokens=tokens,
                 tls=tls,
                 until_stopped=functools.partial(
-                    _stopping, metrics_listener, gateway, status, tls, tokens
+                    _stopping, metrics_listener, gateway, status, reload, hangups
                 ),
                 announce=_announce,
                 status=status,
@@ -128,6 +130,8 @@ def run(args: argparse.Namespace) -> int:
             tokens=tokens,
             tls=tls,
             metrics=metrics,
+            reload=reload,
+            hangups=hangups,
         )
         asyncio.run(serving)
     return 0
@@ -150,6 +154,8 @@ async def _serve(
     tokens: TokenStore | None,
     tls: ServerTls | None,
     metrics: Metrics,
+    reload: Callable[[], object],
+    hangups: Sequence[int],
 ) -> None:
     from cloud.server import serve
     from cloud.status import ServerStatus
@@ -157,7 +163,7 @@ async def _serve(
     status = ServerStatus()
     max_connections = settings.limits.max_connections or connections(settings.engine.max_sessions)
     async with (
-        _stopping(metrics_listener, metrics, status, tls, tokens) as stop,
+        _stopping(metrics_listener, metrics, status, reload, hangups) as stop,
         serve(
             model,
             listener,
@@ -185,15 +191,15 @@ async def _stopping(
     metrics_listener: socket.socket | None,
     metrics: Metrics,
     status: ServerStatus,
-    tls: ServerTls | None,
-    tokens: TokenStore | None,
+    reload: Callable[[], object],
+    hangups: Sequence[int],
 ) -> AsyncIterator[asyncio.Future[None]]:
     """A future that is done when SIGINT or SIGTERM has come; metrics are served meanwhile."""
     from cloud.metrics_listener import serve_metrics
 
     stop: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     async with contextlib.AsyncExitStack() as stack:
-        stack.enter_context(_signals(stop, functools.partial(reload_all, tls, tokens)))
+        stack.enter_context(_signals(stop, reload, hangups))
         if metrics_listener is not None:
             port = await stack.enter_async_context(serve_metrics(metrics_listener, metrics, status))
             _logger.info("metrics on port %d", port)
@@ -201,8 +207,27 @@ async def _stopping(
 
 
 @contextlib.contextmanager
-def _signals(stop: asyncio.Future[None], reload: Callable[[], object]) -> Iterator[None]:
-    """Let SIGINT and SIGTERM set ``stop``, SIGHUP reload; a second of the former ends at once."""
+def _hangups_noted() -> Iterator[Sequence[int]]:
+    """The SIGHUPs that come before there is a loop to reload in: each would end the process."""
+    came: list[int] = []
+    if not hasattr(signal, "SIGHUP"):
+        yield came
+        return
+    before = signal.signal(signal.SIGHUP, lambda number, _: came.append(number))
+    try:
+        yield came
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@contextlib.contextmanager
+def _signals(
+    stop: asyncio.Future[None], reload: Callable[[], object], hangups: Sequence[int]
+) -> Iterator[None]:
+    """Let SIGINT and SIGTERM set ``stop``, SIGHUP reload; a second of the former ends at once.
+
+    A SIGHUP that came earlier counts now.
+    """
     loop = asyncio.get_running_loop()
 
     def end(number: int) -> None:
@@ -224,6 +249,8 @@ def _signals(stop: asyncio.Future[None], reload: Callable[[], object]) -> Iterat
     except NotImplementedError:  # Windows' event loop: Ctrl-C raises KeyboardInterrupt there
         yield
         return
+    if hangups:
+        reload()
     try:
         yield
     finally:

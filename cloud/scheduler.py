@@ -359,8 +359,15 @@ class Scheduler:
         return False
 
     def _make_room(self, cache: SessionCache, end: int) -> Iterator[SessionCache]:
-        """Take memory for a session; yields those that lose their place for it, maybe itself."""
+        """Take memory for a session; yields those who cannot be in this step for it, maybe itself.
+
+        All but one that only waits for a close have lost their place.
+        """
         while not self._engine.reserve(cache, end):
+            if self._calls:
+                # Somebody may have just left, whose memory is free before the next step.
+                yield cache
+                return
             with self._changed:
                 standings = [session.standing for session in self._sessions.values()]
             now = time.monotonic()

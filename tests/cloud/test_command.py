@@ -161,23 +161,6 @@ def test_it_ends_while_it_loads_too(model):
     assert server.returncode in {-signal.SIGTERM, 0}
 
 
-def test_a_second_signal_ends_it_at_once(model):
-    async def scenario(server, url):
-        async with Device.connected(url, model.hello()) as device:
-            await device.forward(0, hidden_states(2))
-            device.socket.transport.pause_reading()  # the server waits for it when it closes
-            server.send_signal(signal.SIGINT)
-            await until_said(server, "stopping on SIGINT")
-            server.send_signal(signal.SIGINT)
-            code = await asyncio.to_thread(server.wait, 60)
-            device.socket.transport.abort()
-            return code
-
-    with process(model.folder, "--port", 0, "--threads", 1) as server:
-        url = server.stdout.readline().split()[-1]
-        assert run_async(scenario(server, url)) == 128 + signal.SIGINT
-
-
 def one_line_of(*arguments):
     """Exit code and stderr of a command that fails at once."""
     done = subprocess.run(

@@ -16,7 +16,16 @@ from websockets.exceptions import InvalidStatus
 from cloud.reloading import reload_all
 from cloud.status import ServerStatus
 from lambda_split.errors import ServerDraining, UsageError
-from tests.cloud.serving import LIMITS, Device, Reference, hidden_states, run, same, serving
+from tests.cloud.serving import (
+    LIMITS,
+    Device,
+    Reference,
+    hidden_states,
+    run,
+    same,
+    serving,
+    token_file,
+)
 from tests.cloud.test_command import process, until_said
 
 
@@ -175,6 +184,22 @@ def test_sighup_neither_ends_nor_disturbs_a_server(model):
     assert code == 0
 
 
+def test_sighup_counts_while_a_server_loads_too(model, tmp_path):
+    tokens = token_file(tmp_path, early="s3cret")
+
+    async def scenario(server):
+        await until_said(server, "1 token in")
+        token_file(tmp_path, early="s3cret", late="an0ther")
+        server.send_signal(signal.SIGHUP)
+        await until_said(server, "2 tokens in")
+        url = (await asyncio.to_thread(server.stdout.readline)).split()[-1]
+        async with Device.connected(url, model.hello(), token="an0ther") as device:
+            return await device.forward(0, hidden_states(2))
+
+    with process(model.folder, "--port", 0, "--threads", 1, "--token-file", tokens) as server:
+        assert run(scenario(server)).shape == (2, 64)
+
+
 class Part:
     def __init__(self, file):
         self.file = pathlib.Path(file)
@@ -198,13 +223,18 @@ def test_reloading_goes_on_past_a_part_that_cannot_be_read(tmp_path, caplog):
 
 
 @pytest.mark.parametrize(
-    "signals", [(signal.SIGTERM, signal.SIGTERM), (signal.SIGTERM, signal.SIGINT)]
+    "signals",
+    [
+        (signal.SIGTERM, signal.SIGTERM),
+        (signal.SIGTERM, signal.SIGINT),
+        (signal.SIGINT, signal.SIGINT),
+    ],
 )
 def test_a_second_signal_does_not_wait_for_the_drain(model, signals):
     async def scenario(server, url):
         async with Device.connected(url, model.hello()):
             server.send_signal(signals[0])
-            await until_said(server, "stopping on SIGTERM")
+            await until_said(server, f"stopping on {signals[0].name}")
             server.send_signal(signals[1])
             return await asyncio.to_thread(server.wait, 60)
 

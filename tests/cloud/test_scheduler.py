@@ -259,3 +259,30 @@ def test_while_too_much_waits_nobody_is_let_in(model):
         await scheduler.open(room(engine))
 
     scheduled(model, scenario, hold=True, waiting=Waiting(max_positions=50))
+
+
+def test_a_place_that_has_just_been_given_up_costs_nobody_else_his(model):
+    """The engine's thread frees it between steps: it may compose one before it gets to that."""
+    counting, go_on = threading.Event(), threading.Event()
+    evicted = []
+
+    async def scenario(scheduler, engine):
+        first = await scheduler.open(room(engine))
+        await scheduler.submit(first, forward(0, hidden_states(48)))
+        count_memory = scheduler._count_memory
+
+        def held():
+            counting.set()
+            assert go_on.wait(30)
+            count_memory()
+
+        scheduler._count_memory = held
+        second = await scheduler.open(room(engine), on_evicted=lambda: evicted.append(second))
+        await asyncio.to_thread(counting.wait)
+        scheduler.close(first)
+        growing = scheduler.submit(second, forward(0, hidden_states(32)))
+        go_on.set()
+        return await growing
+
+    assert as_array(scheduled(model, scenario, blocks=4), 32).shape == (32, WIDTH)
+    assert evicted == []
