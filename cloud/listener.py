@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import socket
+from collections.abc import Iterator
 
 from lambda_split.errors import AddressUnavailable, UsageError
 
-__all__ = ["bind", "check_exposure", "is_loopback", "url_of"]
+__all__ = ["bind", "check_exposure", "is_loopback", "listening", "url_of"]
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -38,6 +40,22 @@ def bind(host: str, port: int) -> socket.socket:
         listener.close()
         raise AddressUnavailable(address, _reason(error)) from error
     return listener
+
+
+@contextlib.contextmanager
+def listening(listener: socket.socket) -> Iterator[None]:
+    """For the ``with`` block in which a bound socket begins to listen.
+
+    Several may be bound to an address that can be taken again at once, and one of them can listen.
+
+    Raises:
+        AddressUnavailable: another one was quicker.
+    """
+    host, port = listener.getsockname()[:2]
+    try:
+        yield
+    except OSError as error:
+        raise AddressUnavailable(f"{host}:{port}", _reason(error)) from error
 
 
 def _reason(error: Exception) -> str:

@@ -17,6 +17,7 @@ from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as serve_websockets
 from websockets.http11 import Request, Response
 
+from cloud.listener import listening
 from cloud.metrics import Metrics
 from cloud.status import ServerStatus, status_page
 
@@ -43,6 +44,9 @@ async def serve_metrics(
 
     Yields:
         The port.
+
+    Raises:
+        AddressUnavailable: somebody else has begun to listen there since it was bound.
     """
 
     def answer(connection: ServerConnection, request: Request) -> Response:
@@ -65,14 +69,16 @@ async def serve_metrics(
     logger = logging.getLogger(f"{__name__}.websockets")
     logger.setLevel(logging.CRITICAL)
     port: int = listener.getsockname()[1]
-    async with serve_websockets(
-        _never,
-        sock=listener,
-        process_request=answer,
-        open_timeout=_TIMEOUT_S,
-        close_timeout=_TIMEOUT_S,
-        logger=logger,
-    ):
+    with listening(listener):
+        server = await serve_websockets(
+            _never,
+            sock=listener,
+            process_request=answer,
+            open_timeout=_TIMEOUT_S,
+            close_timeout=_TIMEOUT_S,
+            logger=logger,
+        )
+    async with server:
         yield port
 
 

@@ -18,7 +18,7 @@ from cloud.connection import Connection, Limits, Service
 from cloud.conversation import ModelKind
 from cloud.gate import Gate
 from cloud.guarded import GuardedConnection
-from cloud.listener import url_of
+from cloud.listener import listening, url_of
 from cloud.metrics import Metrics
 from cloud.newcomers import AcceptPace, CountingListener, Newcomers, ignore_pauses
 from cloud.pacing import Pacing
@@ -103,11 +103,11 @@ async def serve(
         fault.add_done_callback(lambda done: on_fault(done.result()))
     scheduler.start()
     status.started(lambda: scheduler.alive)
-    try:
-        with gate.watching_tokens():
+    with gate.watching_tokens():  # to the end: sessions may go on for long
+        try:
             yield url
-    finally:
-        await _stop(server, service)
+        finally:
+            await _stop(server, service)
 
 
 async def listen(
@@ -128,28 +128,32 @@ async def listen(
         newcomers: Where connections are counted.
         limits: Times and bounds.
         tls: None for plain ``ws://``.
+
+    Raises:
+        AddressUnavailable: somebody else has begun to listen there since it was bound.
     """
     # The library's log of details has frames and headers in it: hidden states and tokens.
     library_logger = logging.getLogger(f"{__name__}.websockets")
     library_logger.setLevel(logging.WARNING)
     ignore_pauses(asyncio.get_running_loop())
-    return await serve_websockets(
-        handle,
-        backlog=_BACKLOG,
-        sock=CountingListener(listener, newcomers, AcceptPace(limits.newcomers_per_s)),
-        process_request=check,
-        create_connection=_PlainConnection if tls is None else GuardedConnection,
-        compression=None,  # hidden states don't deflate, and it costs memory per connection
-        max_size=MAX_MESSAGE_BYTES,  # a hello; an accepted session may send whole chunks
-        max_queue=2,  # beyond what a device may have in flight, read little ahead
-        open_timeout=limits.handshake_s,
-        close_timeout=limits.goodbye_s,
-        ping_interval=limits.ping_s,  # a device that vanished without a word is noticed
-        ping_timeout=limits.ping_s,
-        server_header=f"lambda-split/{__version__}",
-        logger=library_logger,
-        **_tls_settings(tls, limits),
-    )
+    with listening(listener):
+        return await serve_websockets(
+            handle,
+            backlog=_BACKLOG,
+            sock=CountingListener(listener, newcomers, AcceptPace(limits.newcomers_per_s)),
+            process_request=check,
+            create_connection=_PlainConnection if tls is None else GuardedConnection,
+            compression=None,  # hidden states don't deflate, and it costs memory per connection
+            max_size=MAX_MESSAGE_BYTES,  # a hello; an accepted session may send whole chunks
+            max_queue=2,  # beyond what a device may have in flight, read little ahead
+            open_timeout=limits.handshake_s,
+            close_timeout=limits.goodbye_s,
+            ping_interval=limits.ping_s,  # a device that vanished without a word is noticed
+            ping_timeout=limits.ping_s,
+            server_header=f"lambda-split/{__version__}",
+            logger=library_logger,
+            **_tls_settings(tls, limits),
+        )
 
 
 async def _stop(server: Server, service: Service) -> None:

@@ -17,6 +17,11 @@ import torch
 
 from cloud.command import add_arguments, run
 from cloud.listener import bind, is_loopback, url_of
+from cloud.metrics import Metrics
+from cloud.metrics_listener import serve_metrics
+from cloud.server import serve
+from cloud.status import ServerStatus
+from cloud.text import LanguageModel
 from lambda_split.errors import (
     AddressUnavailable,
     CheckpointError,
@@ -28,7 +33,7 @@ from lambda_split.errors import (
 from lambda_split.partition import load_trunk
 from lambda_split.wire.frames import Codec
 from tests.certificates import Issuer
-from tests.cloud.serving import LAYERS, Device, Reference, hidden_states, same, token_file
+from tests.cloud.serving import LAYERS, LIMITS, Device, Reference, hidden_states, same, token_file
 from tests.cloud.serving import run as run_async
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -184,6 +189,26 @@ def test_a_port_in_use_is_one_clear_line_before_the_model_is_read(model):
     assert text.count("\n") == 1
     assert f"127.0.0.1:{port}" in text
     assert "in use" in text
+
+
+@pytest.mark.parametrize("kind", ["devices", "metrics"])
+def test_a_port_that_another_server_was_quicker_to_listen_on_is_told(model, kind):
+    """Both reserve it while they load their models."""
+
+    async def scenario(late):
+        if kind == "metrics":
+            async with serve_metrics(late, Metrics(), ServerStatus()):
+                pytest.fail("it listens")
+        served = LanguageModel(model.engine(), model.offer(), LIMITS.max_chunk_tokens)
+        async with serve(served, late, limits=LIMITS):
+            pytest.fail("it listens")
+
+    with contextlib.closing(bind("127.0.0.1", 0)) as quick:
+        port = quick.getsockname()[1]
+        with contextlib.closing(bind("127.0.0.1", port)) as late:
+            quick.listen()
+            with pytest.raises(AddressUnavailable, match=rf"127\.0\.0\.1:{port}: .* in use"):
+                run_async(scenario(late))
 
 
 def test_wrong_arguments_end_with_code_2(model):

@@ -15,7 +15,8 @@ from websockets.exceptions import InvalidStatus
 
 from cloud.reloading import reload_all
 from cloud.status import ServerStatus
-from lambda_split.errors import ServerDraining, UsageError
+from cloud.tokens import TokenStore
+from lambda_split.errors import ServerDraining, TokenRevoked, UsageError
 from tests.cloud.serving import (
     LIMITS,
     Device,
@@ -30,13 +31,15 @@ from tests.cloud.test_command import process, until_said
 
 
 @contextlib.asynccontextmanager
-async def told_to_stop(model, *, linger_s):
+async def told_to_stop(model, *, linger_s, tokens=None, token=None):
     """(url, the stopping server, its status, a device that was connected before)."""
     status = ServerStatus()
     limits = dataclasses.replace(LIMITS, linger_s=linger_s)
     async with contextlib.AsyncExitStack() as devices, contextlib.AsyncExitStack() as server:
-        url = await server.enter_async_context(serving(model, limits=limits, status=status))
-        device = await devices.enter_async_context(Device.connected(url, model.hello()))
+        context = serving(model, limits=limits, status=status, tokens=tokens)
+        url = await server.enter_async_context(context)
+        session = Device.connected(url, model.hello(), token=token)
+        device = await devices.enter_async_context(session)
         ending = asyncio.ensure_future(server.aclose())
         await status.leaving.wait()
         yield url, ending, device
@@ -198,6 +201,21 @@ def test_sighup_counts_while_a_server_loads_too(model, tmp_path):
 
     with process(model.folder, "--port", 0, "--threads", 1, "--token-file", tokens) as server:
         assert run(scenario(server)).shape == (2, 64)
+
+
+def test_a_token_that_is_taken_back_while_its_session_may_go_on_ends_it(model, tmp_path):
+    tokens = TokenStore(token_file(tmp_path, someone="s3cret"))
+
+    async def scenario():
+        settings = {"linger_s": 600.0, "tokens": tokens, "token": "s3cret"}
+        async with told_to_stop(model, **settings) as (_, _, device):
+            await device.forward(0, hidden_states(2))
+            token_file(tmp_path)
+            tokens.reload()
+            return await device.fatal()
+
+    error, code = run(scenario())
+    assert (type(error), code) == (TokenRevoked, 1008)
 
 
 class Part:

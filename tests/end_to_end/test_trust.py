@@ -34,6 +34,7 @@ from lambda_split.errors import (
 from lambda_split.partition import open_checkpoint
 from lambda_split.split import Split
 from tests.certificates import NOW, YEAR, Issuer
+from tests.servers import free_port
 
 PROMPT = "Once upon a time"
 LIMITS = Limits(handshake_s=20, drain_s=1.0, goodbye_s=1.0)
@@ -50,7 +51,7 @@ class Server:
             split=Split(1, 1), device=torch.device("cpu"), dtype=torch.float32, max_sessions=8
         )
         self._load = lambda: load_service(open_checkpoint(model), settings)
-        self.port = 0
+        self.port = free_port()
         self.url = ""
 
     @contextlib.contextmanager
@@ -62,7 +63,6 @@ class Server:
         async def main() -> None:
             model = LanguageModel(*self._load())
             listener = bind("127.0.0.1", self.port)
-            self.port = listener.getsockname()[1]
             async with serve(model, listener, limits=LIMITS, **settings) as url:
                 self.url = url
                 ready.set()
