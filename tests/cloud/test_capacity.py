@@ -11,10 +11,12 @@ from websockets.exceptions import ConnectionClosed
 from cloud.admission import Waiting
 from cloud.engine import Work
 from cloud.loading import TrunkSettings, load_service
+from cloud.scheduler import Scheduler
 from cloud.text import longest_forward
 from lambda_split.errors import CapacityRefused, SessionEvicted, UsageError
 from lambda_split.split import Split
 from lambda_split.wire.messages import MAX_MESSAGE_BYTES
+from tests.cloud.scheduling import Observed
 from tests.cloud.serving import (
     BLOCK_POSITIONS,
     LAYERS,
@@ -73,19 +75,37 @@ def test_a_session_that_was_active_lately_keeps_its_place(model):
     assert (type(error), code) == (CapacityRefused, 1008)
 
 
-def test_a_session_that_waits_for_a_reply_is_not_idle(model, slow):
+def test_a_session_that_waits_for_a_reply_is_not_idle(model, monkeypatch):
     waiting = Waiting(evict_idle_s=0.0)
+    engine = Observed(model.engine(max_sessions=1))
+    asked = []
+
+    def noted(name):
+        method = getattr(Scheduler, name)
+
+        def call(*arguments, **settings):
+            asked.append(name)
+            return method(*arguments, **settings)
+
+        monkeypatch.setattr(Scheduler, name, call)
+
+    noted("open")
+    noted("submit")
 
     async def scenario():
-        engine = model.engine(max_sessions=1, trunk=slow)
         async with (
             serving(model, engine=engine, waiting=waiting) as url,
             Device.connected(url, model.hello()) as device,
         ):
-            for start in range(0, 8, 2):  # so much that some of it waits when the other one comes
+            for start in range(0, 8, 2):
                 await device.send(start, hidden_states(2))
-            ended = await refusal(url, model.hello())
-            return ended, [await device.receive() for _ in range(4)]
+            refused = asyncio.ensure_future(refusal(url, model.hello()))
+            # The first is in a step, and some of the others still wait when the other one comes.
+            async with asyncio.timeout(60):
+                while sorted(asked) != ["open"] * 2 + ["submit"] * 4:  # noqa: ASYNC110 - no event
+                    await asyncio.sleep(0.01)
+            engine.gate.set()
+            return await refused, [await device.receive() for _ in range(4)]
 
     (error, _), found = run(scenario())
     assert type(error) is CapacityRefused

@@ -241,22 +241,29 @@ def test_a_server_whose_engine_breaks_says_so_to_its_owner_and_its_devices(model
     assert error.incident == fault.incident
 
 
-def test_a_stop_that_is_canceled_leaves_no_thread_behind(model, slow):
+def test_a_stop_that_is_canceled_leaves_no_thread_behind(model):
+    engine = Observed(model.engine())  # in a step until it is interrupted
+    interrupt = engine.interrupt
+
+    def interrupt_and_go_on():
+        interrupt()
+        engine.gate.set()
+
+    engine.interrupt = interrupt_and_go_on
+
     async def scenario():
         started = asyncio.get_running_loop().create_future()
         leave, status = asyncio.Event(), ServerStatus()
 
         async def serve_and_stop():
-            engine = model.engine(trunk=slow)
             async with serving(model, engine=engine, status=status) as url:
                 started.set_result(url)
                 await leave.wait()
 
         server = asyncio.ensure_future(serve_and_stop())
         async with Device.connected(await started, model.hello()) as device:
-            for start in range(4):  # 3.2 s of work
-                await device.send(start, hidden_states(1))
-            await asyncio.to_thread(slow.begun.wait, 30)
+            await device.send(0, hidden_states(1))
+            await asyncio.to_thread(engine.entered.wait, 30)
             leave.set()
             await status.leaving.wait()
             await asyncio.sleep(0.1)
