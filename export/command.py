@@ -41,6 +41,7 @@ from export.settings import AttentionChoice
 from export.summary import image_summary, serve_command, text_next_step, text_summary
 from lambda_split.arguments import non_negative, positive, split_pair
 from lambda_split.bundle import WeightFormat
+from lambda_split.ending import end_with_stdin
 from lambda_split.errors import UsageError
 from lambda_split.image_bundle import ImageSplit, ImageWeights
 from lambda_split.split import Split
@@ -146,6 +147,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="replace an existing bundle, once the new one is whole",
     )
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
+    parser.add_argument(
+        "--end-with-stdin",
+        action="store_true",
+        help="end as with SIGTERM once stdin ends: for programs that start an export through a "
+        "pipe and must not leave it behind, even when they are killed",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -154,6 +161,8 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         LambdaSplitError: as :func:`export.export_bundle`.
     """
+    if args.end_with_stdin:
+        end_with_stdin()
     progress = QuietProgress() if args.quiet else progress_on_stderr()
     if is_pipeline(args.model, args.revision):
         _refuse(args, _TEXT_ONLY, "a text-to-image pipeline")

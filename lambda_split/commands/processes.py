@@ -69,7 +69,7 @@ def address_of(server: subprocess.Popen[str]) -> str:
 
 
 def export(model: str, folder: str, weights: str) -> None:
-    """Export a bundle.
+    """Export a bundle; the export ends with this process even where that is killed.
 
     Args:
         model: What ``export`` exports.
@@ -79,10 +79,11 @@ def export(model: str, folder: str, weights: str) -> None:
     Raises:
         ProcessFailed: it failed, and has said why on stderr.
     """
-    arguments = ("export", model, "--out", folder, "--weights", weights)
+    arguments = ("export", model, "--out", folder, "--weights", weights, "--end-with-stdin")
     with running("lambda_split.cli", *arguments) as process:
-        process.communicate()  # its summary is for people who go on to serve by hand
-        if process.returncode != 0:
+        if process.stdout is not None:
+            process.stdout.read()  # its summary is for people who go on to serve by hand
+        if process.wait() != 0:
             raise ProcessFailed("the export")
 
 

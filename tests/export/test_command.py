@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 
@@ -62,3 +63,17 @@ def test_importing_export_loads_nothing_heavy() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=False
     )
     assert run.returncode == 0, run.stderr
+
+
+def test_it_ends_with_its_stdin_where_it_was_told_to(pipeline_folder, tmp_path) -> None:
+    command = [sys.executable, "-m", "lambda_split.cli", "export", str(pipeline_folder("sdxl"))]
+    # By itself it would take minutes.
+    endless = ["--out", str(tmp_path / "bundle"), "--calibrate-steps", "1000"]
+    done = subprocess.run(
+        [*command, *endless, "--end-with-stdin"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (-signal.SIGTERM, b"")
+    assert not (tmp_path / "bundle").exists()
