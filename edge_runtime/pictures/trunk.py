@@ -105,16 +105,14 @@ class ReplayingDenoiser:
             GraphInvalid: a block of the denoiser that is the device's fails.
         """
         self._check_open()
-        if self._connection is not None and self._connection.in_flight:
-            self._disconnect()  # answers of a picture that was left are on their way
+        self._leave()  # answers of a picture that was left may be on their way
         run = self._running = self._runs(order)
         try:
             while run.step < order.trajectory.solver.steps:
                 yield self._next(run)
         finally:
             if self._running is run:  # otherwise what is in flight is another picture's
-                if self._connection is not None and self._connection.in_flight:
-                    self._disconnect()
+                self._leave()
                 self._outage.forget()
 
     def _next(self, run: PictureRun) -> DenoisingStep:
@@ -155,6 +153,12 @@ class ReplayingDenoiser:
             longest_answer=self._longest_answer,
             meter=self._meter,
         )
+
+    def _leave(self) -> None:
+        """Disconnect where answers are in flight that nobody wants any more."""
+        connection = self._connection  # looked at once: another thread may close it meanwhile
+        if connection is not None and connection.in_flight:
+            self._disconnect()
 
     def _disconnect(self) -> None:
         # Forgotten first, so that it cannot be used again if closing is interrupted.

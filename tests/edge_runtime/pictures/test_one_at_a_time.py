@@ -7,6 +7,7 @@ import pytest
 
 from edge_runtime import ImageGenerator, PictureSpec, RetryPolicy
 from edge_runtime.outage import Outage
+from edge_runtime.pictures.trunk import ReplayingDenoiser
 from lambda_split.errors import ConnectionLost, UsageError
 from tests.edge_runtime.hostile_server import hostile_server
 from tests.edge_runtime.pictures import some_pictures
@@ -61,6 +62,36 @@ def test_a_picture_does_not_survive_its_session(bundle) -> None:
         with pytest.raises(UsageError, match="closed"):
             next(stream)
     assert len(server.peers) == 1
+
+
+def test_a_picture_may_be_left_in_the_moment_in_which_another_thread_closes_its_session(
+    bundle,
+) -> None:
+    class ClosedMeanwhile(ReplayingDenoiser):
+        """Whoever has looked at its connection finds none when he looks again."""
+
+        leaving = False
+
+        @property
+        def _connection(self):
+            found = vars(self)["_connection"]
+            if self.leaving:
+                vars(self)["_connection"] = None
+            return found
+
+        @_connection.setter
+        def _connection(self, connection) -> None:
+            vars(self)["_connection"] = connection
+
+    with hostile_server(serve_zeros) as server, _open(bundle, server.url) as painter:
+        stream = painter.stream("a cat", spec=SPEC)
+        next(stream)
+        trunk = painter._denoiser
+        connection = trunk._connection
+        trunk.__class__ = ClosedMeanwhile
+        trunk.leaving = True
+        stream.close()
+        connection.close()  # as the other thread does
 
 
 def test_a_lost_picture_goes_on_from_where_it_was(bundle) -> None:
