@@ -196,6 +196,7 @@ class ReplayingTrunk:
                 self._outage.give_up(error)
             except LambdaSplitError:
                 self.abandon()
+                self._check_open()  # another thread may have closed it meanwhile
                 raise
             else:
                 self._outage.over()

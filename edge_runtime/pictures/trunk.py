@@ -137,6 +137,7 @@ class ReplayingDenoiser:
                 self._outage.give_up(error)
             except LambdaSplitError:
                 self._disconnect()
+                self._check_open()  # another thread may have closed it meanwhile
                 raise
             else:
                 self._outage.over()

@@ -459,3 +459,23 @@ def test_a_closed_session_stays_closed() -> None:
         with pytest.raises(UsageError, match="closed"):
             trunk.receive()
     assert len(server.peers) == 1
+
+
+def test_a_session_that_another_thread_closes_while_it_begins_to_wait_says_so(monkeypatch) -> None:
+    def script(peer):
+        peer.welcome()
+        peer.serve()
+
+    with hostile_server(script) as server:
+        trunk = _open(server.url)
+        trunk.send(0, ROWS[:20], reply=20)
+        receive_once = trunk._receive_once
+
+        def closed_meanwhile():
+            trunk.close()
+            return receive_once()
+
+        monkeypatch.setattr(trunk, "_receive_once", closed_meanwhile)
+        with pytest.raises(UsageError, match="closed"):
+            trunk.receive()
+    assert len(server.peers) == 1
