@@ -27,12 +27,7 @@ from cloud.jobs import Job, Reply, Request
 from cloud.metrics import Metrics
 from cloud.pacing import Pace, Pacing
 from cloud.stepping import AnyEngine, run_step
-from lambda_split.errors import (
-    CapacityRefused,
-    InternalError,
-    ServerDraining,
-    SessionEvicted,
-)
+from lambda_split.errors import CapacityRefused, InternalError, ServerDraining, SessionEvicted
 
 __all__ = ["Reply", "Scheduler"]
 
@@ -261,7 +256,7 @@ class Scheduler:
             try:
                 cache = opening()
             except CapacityRefused:
-                if not self._evict_idle():
+                if self._evict_idle() is None:
                     raise
             else:
                 standing = Standing(cache, next(self._admissions), time.monotonic())
@@ -269,15 +264,16 @@ class Scheduler:
                     self._sessions[cache] = _Session(standing, on_evicted)
                 return cache
 
-    def _evict_idle(self) -> bool:
-        """Take the place of the session that is idle longest; False where nobody is."""
+    def _standings(self) -> list[Standing]:
         with self._changed:
-            standings = [session.standing for session in self._sessions.values()]
-        victim = longest_idle(standings, time.monotonic(), self._limits.evict_idle_s)
-        if victim is None:
-            return False
-        self._evict(victim, "idle")
-        return True
+            return [session.standing for session in self._sessions.values()]
+
+    def _evict_idle(self) -> SessionCache | None:
+        """Take the place of the session that is idle longest; None where nobody is."""
+        victim = longest_idle(self._standings(), time.monotonic(), self._limits.evict_idle_s)
+        if victim is not None:
+            self._evict(victim, "idle")
+        return victim
 
     def _evict(self, cache: SessionCache, why: Literal["idle", "pressure"]) -> None:
         _logger.info("a session loses its place (%s): its device will replay", why)
@@ -368,14 +364,9 @@ class Scheduler:
                 # Somebody may have just left, whose memory is free before the next step.
                 yield cache
                 return
-            with self._changed:
-                standings = [session.standing for session in self._sessions.values()]
-            now = time.monotonic()
-            victim = longest_idle(standings, now, self._limits.evict_idle_s)
-            if victim is not None:
-                self._evict(victim, "idle")
-            else:
-                victim = gives_way(standings, cache)
+            victim = self._evict_idle()
+            if victim is None:
+                victim = gives_way(self._standings(), cache)
                 self._evict(victim, "pressure")
             yield victim
 

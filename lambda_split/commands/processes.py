@@ -81,8 +81,9 @@ def export(model: str, folder: str, weights: str) -> None:
     """
     arguments = ("export", model, "--out", folder, "--weights", weights, "--end-with-stdin")
     with running("lambda_split.cli", *arguments) as process:
+        # Its summary is for people who go on to serve by hand. Not communicate(): that ends stdin.
         if process.stdout is not None:
-            process.stdout.read()  # its summary is for people who go on to serve by hand
+            process.stdout.read()
         if process.wait() != 0:
             raise ProcessFailed("the export")
 

@@ -5,14 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edge_runtime import (
-    Message,
-    TextGenerator,
-)
-from lambda_split.errors import (
-    PromptEmpty,
-    UsageError,
-)
+from edge_runtime import Message, TextGenerator
+from lambda_split.errors import PromptEmpty, UsageError
 from tests.edge_runtime.hostile_server import hostile_server
 from tests.edge_runtime.some_graphs import VOCAB
 from tests.edge_runtime.some_texts import write_text_bundle

@@ -3,65 +3,24 @@
 from __future__ import annotations
 
 import logging
-import signal
-import threading
 import time
 from dataclasses import dataclass, field
 
-import msgspec
 import numpy as np
 import pytest
 
-from edge_runtime import outage
-from edge_runtime.connection import Endpoint
-from edge_runtime.replay import ReplayingTrunk
 from edge_runtime.retry import RetryPolicy
-from edge_runtime.stats import Meter
-from lambda_split.bundle import Geometry, Manifest, ModelSource
 from lambda_split.errors import (
     CapacityRefused,
-    ConnectionLost,
     FingerprintRefused,
     NonFinite,
     RemoteError,
     SequenceBroken,
     ServerDraining,
     SessionEvicted,
-    UsageError,
 )
-from lambda_split.split import Split
-from lambda_split.wire.frames import Codec
 from tests.edge_runtime.hostile_server import hostile_server
-
-WIDTH = 8
-MANIFEST = Manifest(
-    schema=1,
-    kind="causal-lm",
-    producer="tests",
-    model=ModelSource(id="none", family="none", fingerprint="0123456789abcdef"),
-    split=Split(1, 1),
-    geometry=Geometry(hidden_size=WIDTH, layer_count=3, vocab_size=10, max_positions=1000),
-    graphs={},
-    files={},
-)
-ROWS = np.arange(100 * WIDTH, dtype=np.float32).reshape(100, WIDTH)
-
-
-def _open(
-    url: str, *, chunk_tokens: int = 32, manifest=MANIFEST, retry=None, **policy
-) -> ReplayingTrunk:
-    retry = retry or RetryPolicy(**{"max_delay_s": 0.05, "give_up_after_s": 60.0, **policy})
-    trunk = ReplayingTrunk(
-        Endpoint(url, None, retry.connect_timeout_s, retry.reply_timeout_s),
-        manifest,
-        Meter(),
-        codec=Codec.FP16,
-        max_positions=1000,
-        chunk_tokens=chunk_tokens,
-        retry=retry,
-    )
-    trunk.connect()
-    return trunk
+from tests.edge_runtime.replaying import ROWS, open_trunk
 
 
 def _spans(peer) -> list[tuple[int, int, int]]:
@@ -80,7 +39,7 @@ def test_a_replica_that_takes_smaller_frames_gets_smaller_frames(caplog) -> None
         peer.serve()
 
     with caplog.at_level(logging.WARNING), hostile_server(script) as server:
-        trunk = _open(server.url)
+        trunk = open_trunk(server.url)
         trunk.send(0, ROWS[:20], reply=20)
         assert np.array_equal(trunk.receive(), ROWS[:20])
         trunk.send(20, ROWS[20:50], reply=30)
@@ -116,7 +75,7 @@ def test_a_link_lost_between_the_pieces_of_a_chunk() -> None:
         peer.serve()
 
     with hostile_server(script) as server:
-        trunk = _open(server.url)
+        trunk = open_trunk(server.url)
         trunk.send(0, ROWS[:32], reply=32)
         assert np.array_equal(trunk.receive(), ROWS[:32])
         trunk.close()
@@ -135,7 +94,7 @@ def test_no_more_is_in_flight_than_the_server_takes() -> None:
         peer.serve()
 
     with hostile_server(script) as server:
-        trunk = _open(server.url)
+        trunk = open_trunk(server.url)
         trunk.send(0, ROWS[:30], reply=30)
         assert np.array_equal(trunk.receive(), ROWS[:30])
         trunk.close()
@@ -154,7 +113,7 @@ def test_an_outage_is_told_once(caplog) -> None:
         peer.serve()
 
     with caplog.at_level(logging.WARNING), hostile_server(script) as server:
-        trunk = _open(server.url)
+        trunk = open_trunk(server.url)
         trunk.send(0, ROWS[:1], reply=1)
         trunk.receive()
         server.peers[0].socket.close()
@@ -176,7 +135,7 @@ def test_a_server_in_trouble_is_replaced(trouble) -> None:
         peer.serve()
 
     with hostile_server(script) as server:
-        trunk = _open(server.url)
+        trunk = open_trunk(server.url)
         trunk.send(0, ROWS[:20], reply=20)
         assert np.array_equal(trunk.receive(), ROWS[:20])
         trunk.close()
@@ -198,7 +157,7 @@ def test_a_full_server_is_asked_again_when_it_said() -> None:
         peer.serve()
 
     with hostile_server(script) as server:
-        trunk = _open(server.url)
+        trunk = open_trunk(server.url)
         trunk.send(0, ROWS[:20], reply=20)
         assert np.array_equal(trunk.receive(), ROWS[:20])
         trunk.close()
@@ -243,7 +202,7 @@ def test_what_a_server_said_decides_when_it_is_asked_again(trouble, wished_s, sp
 
     policy = _Recording()
     with hostile_server(script) as server:
-        trunk = _open(server.url, retry=policy)
+        trunk = open_trunk(server.url, retry=policy)
         trunk.send(0, ROWS[:20], reply=20)
         assert np.array_equal(trunk.receive(), ROWS[:20])
         trunk.close()
@@ -268,7 +227,7 @@ def test_http_503_is_asked_again_when_it_said() -> None:
         peer.serve()
 
     with hostile_server(script, status=status, headers={"Retry-After": "1"}) as server:
-        trunk = _open(server.url)
+        trunk = open_trunk(server.url)
         trunk.send(0, ROWS[:20], reply=20)
         assert np.array_equal(trunk.receive(), ROWS[:20])
         trunk.close()
@@ -285,7 +244,7 @@ def test_a_server_that_is_full_at_first_is_told_at_once(full) -> None:
     settings = {"status": 503, "headers": {"Retry-After": "5"}} if full == "http" else {}
     with hostile_server(script, **settings) as server:
         with pytest.raises(CapacityRefused, match="again in 5 s"):
-            _open(server.url)
+            open_trunk(server.url)
         assert server.requests == 1
 
 
@@ -304,7 +263,7 @@ def test_a_replay_is_announced_and_goes_as_fast_as_the_server_takes_it() -> None
         peer.serve()
 
     with hostile_server(script) as server:
-        trunk = _open(server.url)
+        trunk = open_trunk(server.url)
         trunk.send(0, ROWS[:40], reply=1)
         trunk.receive()
         trunk.send(40, ROWS[40:50], reply=10)
@@ -312,88 +271,6 @@ def test_a_replay_is_announced_and_goes_as_fast_as_the_server_takes_it() -> None
         trunk.close()
     assert [peer.hello.replay_positions for peer in server.peers] == [0, 40]
     assert _spans(server.peers[1]) == [*((at, 10, 0) for at in range(0, 40, 10)), (40, 10, 10)]
-
-
-def _exchange(trunk, rows, interrupt):
-    interrupt.start()  # here it is caught, however soon it comes
-    trunk.send(0, rows, reply=1)
-    trunk.receive()
-
-
-@pytest.mark.parametrize("size", [400, 60, 2])
-def test_an_interrupt_while_the_link_is_stuck_leaves_nothing_behind(size) -> None:
-    over = threading.Event()
-    width = 4096 * 8
-    wide = np.ones((400, width), np.float32)  # in fp16 25 MB: more than queue and sockets hold
-    manifest = msgspec.structs.replace(
-        MANIFEST, geometry=msgspec.structs.replace(MANIFEST.geometry, hidden_size=width)
-    )
-
-    def script(peer):
-        peer.welcome()
-        if peer.number == 0:
-            over.wait(60)  # nothing is read meanwhile
-        peer.serve()
-
-    before = set(threading.enumerate())  # a fixture of the whole run may hold a session open
-    main = threading.main_thread().ident
-    interrupt = threading.Timer(0.5, lambda: signal.pthread_kill(main, signal.SIGINT))
-    with hostile_server(script) as server:
-        trunk = _open(server.url, manifest=manifest, chunk_tokens=128)
-        with pytest.raises(KeyboardInterrupt):
-            _exchange(trunk, wide[:size], interrupt)
-        begin = time.monotonic()
-        trunk.abandon()
-        over.set()
-        assert time.monotonic() - begin < 30  # no goodbye behind megabytes
-        for thread in set(threading.enumerate()) - before:
-            if thread.name == "sender":
-                thread.join(30)
-                assert not thread.is_alive()
-        assert trunk.length == 0
-        trunk.send(0, wide[:3], reply=3)
-        assert np.array_equal(trunk.receive(), wide[:3])
-        trunk.close()
-
-
-class _Clock:
-    """Stands in for the module ``time`` in an outage: only sleeping takes time, a second at least.
-
-    However long a machine stands still, so many attempts are made.
-    """
-
-    def __init__(self) -> None:
-        self._now = 0.0
-
-    def monotonic(self) -> float:
-        return self._now
-
-    def sleep(self, seconds: float) -> None:
-        self._now += max(seconds, 1.0)
-
-
-@pytest.fixture
-def _clock(monkeypatch):
-    monkeypatch.setattr(outage, "time", _Clock())
-
-
-@pytest.mark.timeout(60)
-@pytest.mark.usefixtures("_clock")
-def test_a_server_that_wishes_an_eternity_is_given_up_in_time() -> None:
-    def script(peer):
-        if peer.number == 0:
-            peer.welcome()
-            peer.forward()
-            return
-        peer.socket.recv()
-        peer.error(CapacityRefused("full", (1 << 53) - 1))
-
-    with hostile_server(script) as server:
-        trunk = _open(server.url, give_up_after_s=3)
-        trunk.send(0, ROWS[:20], reply=20)
-        with pytest.raises(ConnectionLost, match=r"full.*gave up after 3 s"):
-            trunk.receive()
-        trunk.close()
 
 
 @pytest.mark.parametrize(
@@ -415,7 +292,7 @@ def test_what_replaying_cannot_mend_is_raised_and_the_session_can_go_on(answer, 
         peer.serve()
 
     with hostile_server(script) as server:
-        trunk = _open(server.url)
+        trunk = open_trunk(server.url)
         trunk.send(0, ROWS[:20], reply=20)
         trunk.receive()
         trunk.send(20, ROWS[20:40], reply=20)
@@ -426,56 +303,3 @@ def test_what_replaying_cannot_mend_is_raised_and_the_session_can_go_on(answer, 
         trunk.send(20, ROWS[20:40], reply=20)
         assert np.array_equal(trunk.receive(), ROWS[20:40])
         trunk.close()
-
-
-@pytest.mark.timeout(60)
-@pytest.mark.usefixtures("_clock")
-def test_a_server_that_never_answers_is_given_up() -> None:
-    def script(peer):
-        peer.welcome()
-        while True:
-            peer.forward()
-
-    with hostile_server(script) as server:
-        trunk = _open(server.url, reply_timeout_s=0.1, give_up_after_s=3)
-        trunk.send(0, ROWS[:20], reply=20)
-        with pytest.raises(ConnectionLost, match=r"0\.1 s; gave up after 3 s"):
-            trunk.receive()
-        trunk.close()
-    assert len(server.peers) == 4
-
-
-def test_a_closed_session_stays_closed() -> None:
-    def script(peer):
-        peer.welcome()
-        peer.serve()
-
-    with hostile_server(script) as server:
-        trunk = _open(server.url)
-        trunk.close()
-        trunk.close()
-        with pytest.raises(UsageError, match="closed"):
-            trunk.send(0, ROWS[:20], reply=20)
-        with pytest.raises(UsageError, match="closed"):
-            trunk.receive()
-    assert len(server.peers) == 1
-
-
-def test_a_session_that_another_thread_closes_while_it_begins_to_wait_says_so(monkeypatch) -> None:
-    def script(peer):
-        peer.welcome()
-        peer.serve()
-
-    with hostile_server(script) as server:
-        trunk = _open(server.url)
-        trunk.send(0, ROWS[:20], reply=20)
-        receive_once = trunk._receive_once
-
-        def closed_meanwhile():
-            trunk.close()
-            return receive_once()
-
-        monkeypatch.setattr(trunk, "_receive_once", closed_meanwhile)
-        with pytest.raises(UsageError, match="closed"):
-            trunk.receive()
-    assert len(server.peers) == 1

@@ -10,56 +10,16 @@ import threading
 
 import pytest
 
-from edge_runtime.closing import Closing
 from edge_runtime.sessions.pool import PoolLimits, SessionPool, shared_prefix
 from lambda_split.errors import CapacityRefused, Overloaded, ServerUnreachable
-
-
-class Conversation(Closing):
-    """A session that holds what it was last asked; jobs count up."""
-
-    def __init__(self, opened: list[Conversation]) -> None:
-        self.held: list[int] = []
-        self.threads = {threading.get_ident()}
-        self.closed = threading.Event()
-        opened.append(self)
-
-    def count(self, tokens, limit=3, gate=None):
-        self.threads.add(threading.get_ident())
-        self.held = list(tokens)
-        for number in range(limit):
-            if gate is not None:
-                gate.wait(30)
-            yield number
-
-    def close(self) -> None:
-        self.threads.add(threading.get_ident())
-        self.closed.set()
-
-
-def make_pool(opened, **limits) -> SessionPool[Conversation]:
-    settings = PoolLimits(**{"sessions": 2, "waiting": 1, "wait_s": 30, "idle_s": 300, **limits})
-    return SessionPool(lambda: Conversation(opened), settings, held=lambda one: one.held)
-
-
-async def ask(pool, tokens, **settings) -> tuple[Conversation, list[int]]:
-    """What a session counts, and which one it was."""
-    met = []
-
-    def job(one, _wanted):
-        met.append(one)
-        yield from one.count(tokens, **settings)
-
-    found = [item async for item in pool.run(job, tokens)]
-    return met[0], found
-
-
-def run(scenario) -> None:
-    async def whole():
-        async with asyncio.timeout(60):
-            await scenario()
-
-    asyncio.run(whole())
+from tests.edge_runtime.sessions.conversations import (
+    Conversation,
+    ask,
+    make_pool,
+    run,
+    until,
+    until_free,
+)
 
 
 def test_shared_prefix() -> None:
@@ -145,15 +105,6 @@ def test_who_waits_gets_the_session_that_becomes_free_and_a_cancelled_one_passes
         await pool.close()
 
     run(scenario)
-
-
-async def until(holds) -> None:
-    while not holds():  # noqa: ASYNC110  # as a client sees it, from outside
-        await asyncio.sleep(0.01)
-
-
-async def until_free(pool) -> None:
-    await until(lambda: not pool.busy)
 
 
 def test_a_job_that_nobody_wants_ends_and_only_then_is_the_session_free() -> None:
@@ -252,133 +203,6 @@ def test_a_session_that_nobody_waits_for_may_fail_to_open(caplog, kind, facts) -
     run(scenario)
     gc.collect()  # asyncio tells of errors that nobody took when their futures are forgotten
     assert caplog.text == ""
-
-
-def put_clock_on(seconds: float) -> None:
-    """Let the running event loop's time go on by so much, so that nobody waits for that."""
-    loop = asyncio.get_running_loop()
-    earlier = loop.time
-    loop.time = lambda: earlier() + seconds
-
-
-class Trunk:
-    """Opens sessions while it has places, one at a time."""
-
-    again_s = 20  # longer than what is done before it is asked again
-
-    def __init__(self, places: int) -> None:
-        self.places = places
-        self.asked = 0
-        self.opened: list[Conversation] = []
-        self.gate = threading.Event()
-        self.gate.set()
-
-    def open(self) -> Conversation:
-        self.gate.wait(30)
-        self.asked += 1
-        if len(self.opened) >= self.places:
-            raise CapacityRefused("sessions", self.again_s)
-        return Conversation(self.opened)
-
-    def pool(self, **limits) -> SessionPool[Conversation]:
-        settings = PoolLimits(**{"sessions": 4, "waiting": 4, "wait_s": 30, **limits})
-        return SessionPool(self.open, settings, held=lambda one: one.held)
-
-
-def test_a_full_trunk_s_sessions_are_shared_and_it_is_asked_again_in_time() -> None:
-    async def scenario():
-        trunk = Trunk(places=1)
-        pool = trunk.pool()
-        gate = threading.Event()
-        working = asyncio.create_task(ask(pool, [1], gate=gate))
-        await until(lambda: trunk.opened)
-        waiting = [asyncio.create_task(ask(pool, [number])) for number in (2, 3)]
-        await until(lambda: pool.waiting == 2)
-        assert (trunk.asked, pool.open, pool.busy, pool.waiting) == (3, 1, 1, 2)
-        gate.set()
-        for found, counted in await asyncio.gather(working, *waiting):
-            assert (found, counted) == (trunk.opened[0], [0, 1, 2])
-        assert trunk.asked == 3
-        trunk.places = 2
-        gate.clear()
-        working = asyncio.create_task(ask(pool, [1], gate=gate))
-        await asyncio.sleep(0)
-        late = asyncio.create_task(ask(pool, [9]))
-        await until(lambda: pool.waiting)
-        put_clock_on(trunk.again_s)
-        found, _ = await late  # when it is time to ask again
-        assert found is trunk.opened[1]
-        gate.set()
-        await working
-        await pool.close()
-
-    run(scenario)
-
-
-def test_where_there_is_no_session_each_is_told_that_the_trunk_is_full() -> None:
-    async def scenario():
-        trunk = Trunk(places=0)
-        trunk.gate.clear()
-        pool = trunk.pool(sessions=1)
-        asking = [asyncio.create_task(ask(pool, [number])) for number in range(3)]
-        await asyncio.sleep(0.05)
-        assert (pool.busy, pool.waiting) == (1, 2)
-        trunk.gate.set()
-        for task in asking:
-            with pytest.raises(CapacityRefused):
-                await task
-        assert (pool.open, pool.waiting) == (0, 0)
-        await pool.close()
-
-    run(scenario)
-
-
-def test_a_session_that_opens_too_late_for_one_request_does_for_another() -> None:
-    async def scenario():
-        trunk = Trunk(places=1)
-        trunk.gate.clear()
-        pool = trunk.pool(sessions=1)
-        impatient = asyncio.create_task(ask(pool, [1]))
-        await asyncio.sleep(0.05)
-        other = asyncio.create_task(ask(pool, [2]))
-        await asyncio.sleep(0)
-        impatient.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await impatient
-        assert (pool.busy, pool.waiting) == (1, 1)  # it is still being opened
-        trunk.gate.set()
-        found, _ = await other
-        assert [found] == trunk.opened
-        await pool.close()
-
-    run(scenario)
-
-
-def test_a_session_that_opens_too_late_leaves_room_for_others_as_well() -> None:
-    async def scenario():
-        trunk = Trunk(places=1)
-        pool = trunk.pool(sessions=3)
-        gate = threading.Event()
-        working = asyncio.create_task(ask(pool, [1], gate=gate))
-        await until(lambda: trunk.opened)
-        impatient = asyncio.create_task(ask(pool, [2]))
-        await until(lambda: pool.waiting == 1)
-        others = [asyncio.create_task(ask(pool, [number], gate=gate)) for number in (3, 4)]
-        await until(lambda: pool.waiting == 3)
-        trunk.places = 3
-        trunk.gate.clear()
-        put_clock_on(trunk.again_s)
-        await until(lambda: pool.busy == 2)  # who waits longest asks the trunk again
-        impatient.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await impatient
-        trunk.gate.set()
-        await until(lambda: len(trunk.opened) == 3)  # the trunk has room for both
-        gate.set()
-        await asyncio.gather(working, *others)
-        await pool.close()
-
-    run(scenario)
 
 
 def test_a_job_that_takes_long_between_two_items_can_ask_whether_it_is_wanted() -> None:
