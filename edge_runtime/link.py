@@ -220,9 +220,10 @@ def _connect(
     endpoint: Endpoint, max_size: int, lifetime: contextlib.ExitStack
 ) -> websockets.sync.client.ClientConnection:
     headers = {"Authorization": f"Bearer {endpoint.token}"} if endpoint.token is not None else {}
-    # The library's log of details has frames and headers in it: hidden states and the token.
+    # The library's log of details has frames and headers in it: hidden states and the token. What
+    # goes wrong it raises as well: also where bytes come in that moment, which it takes for a bug.
     library_logger = logging.getLogger(f"{__name__}.websockets")
-    library_logger.setLevel(logging.WARNING)
+    library_logger.setLevel(logging.CRITICAL)
     try:
         connection = lifetime.enter_context(
             websockets.sync.client.connect(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import socket
 import threading
@@ -376,3 +377,24 @@ def test_a_server_that_never_reads_is_given_up(tmp_path, secure) -> None:
         finally:
             given_up.set()
         connection.close()
+
+
+def test_bytes_that_come_while_a_send_fails_are_no_stack_trace(caplog, monkeypatch) -> None:
+    """The library's sending thread has ended the stream that its receiving thread still reads."""
+
+    def script(peer):
+        peer.welcome()
+        peer.serve()
+
+    with hostile_server(script) as server, contextlib.closing(_connect(server.url)) as connection:
+        protocol = connection._link._socket.protocol
+
+        def ended_meanwhile(data, receive_data=protocol.receive_data) -> None:
+            protocol.receive_eof()
+            receive_data(data)
+
+        monkeypatch.setattr(protocol, "receive_data", ended_meanwhile)
+        _send(connection)
+        with pytest.raises(ConnectionLost):
+            connection.receive()
+    assert caplog.text == ""
